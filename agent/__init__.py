@@ -1,0 +1,1 @@
+"""The device daemon: observe, plan, act, report."""

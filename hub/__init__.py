@@ -1,0 +1,1 @@
+"""The hub: models, images, devices, deployments, telemetry."""

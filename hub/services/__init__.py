@@ -1,0 +1,1 @@
+"""Use cases of the hub; one public method is one transaction."""

@@ -1,0 +1,362 @@
+"""The deployment manifest: IoT Edge's format, validated strictly, with our own keys behind `x-`.
+
+Decides what a manifest may say. An unknown key is refused with its path unless it starts with `x-`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import msgspec.inspect
+
+from protocol import strict_json
+from protocol.errors import Code, InvalidError
+from protocol.ids import ModuleName, parse_module_name
+from protocol.routes import Route, parse_route
+from protocol.twin import check_patch
+
+MAX_BYTES = 1024 * 1024
+LAST = 4294967295  # startupOrder of a module that names none
+_LAST_SPLIT = 99
+_T = TypeVar("_T")
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+U32 = Annotated[int, msgspec.Meta(ge=0, le=LAST)]
+
+
+class _Part(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Base of every object in a manifest."""
+
+
+class RegistryCredential(_Part, frozen=True):
+    """How to log in to one external registry."""
+
+    username: str
+    password: str
+    address: Text
+
+
+class RuntimeSettings(_Part, frozen=True):
+    """Settings of the container engine."""
+
+    min_docker_version: str = ""
+    logging_options: str = ""
+    registry_credentials: dict[str, RegistryCredential] = {}
+
+
+class RuntimeInfo(_Part, frozen=True):
+    """Which engine, and its settings."""
+
+    type: Literal["docker"]
+    settings: RuntimeSettings = RuntimeSettings()
+
+
+class EnvValue(_Part, frozen=True):
+    """One environment variable."""
+
+    value: str | int | float | bool
+
+    def text(self) -> str:
+        """Return the value as a module sees it in its environment."""
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+
+
+class ModuleSettings(_Part, frozen=True):
+    """What to run: an image and the engine's create options (a JSON text)."""
+
+    image: Text
+    create_options: str = "{}"
+    digest: str | None = None
+
+
+class Probe(_Part, frozen=True):
+    """How to ask a module whether it is ready."""
+
+    kind: Literal["http", "tcp"] = "http"
+    path: str = "/"
+    timeout_seconds: Seconds = 60.0
+
+
+class Probes(_Part, frozen=True):
+    """The probes of a module; absent means the running process is enough."""
+
+    ready: Probe | None = None
+
+
+class GoldenSample(_Part, frozen=True):
+    """One input whose answer is known.
+
+    `expected` is a pattern: keys it names, elements in order, numbers within `tolerance`.
+    """
+
+    input: Any
+    expected: Any
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
+
+
+class GoldenSamples(_Part, frozen=True):
+    """What a module must answer rightly before it counts as running."""
+
+    samples: Annotated[list[GoldenSample], msgspec.Meta(min_length=1, max_length=1000)]
+    path: str = "/score"
+    min_pass: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+
+
+class InputSource(_Part, frozen=True):
+    """A folder of the device whose files are put to the module, one request a file.
+
+    `directory` is below the agent's `inputs` folder; answers leave as the module's `output`.
+    """
+
+    directory: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    path: str = "/score"
+    output: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "results"
+
+
+class Module(_Part, frozen=True):
+    """One module a device runs."""
+
+    type: Literal["docker"]
+    status: Literal["running", "stopped"]
+    restart_policy: Literal["never", "on-failure", "on-unhealthy", "always"]
+    settings: ModuleSettings
+    version: str = ""
+    env: dict[str, EnvValue] = {}
+    image_pull_policy: Literal["on-create", "never"] = "on-create"
+    startup_order: U32 = LAST
+    probes: Probes = msgspec.field(default=Probes(), name="x-probes")
+    golden_samples: GoldenSamples | None = msgspec.field(default=None, name="x-goldenSamples")
+    inputs: dict[str, InputSource] = msgspec.field(default={}, name="x-inputs")
+    port: Port = msgspec.field(default=5001, name="x-port")
+
+
+class EdgeAgentModule(_Part, frozen=True):
+    """The agent's own entry; read for compatibility, this agent is not a container."""
+
+    type: Literal["docker"]
+    settings: ModuleSettings
+    env: dict[str, EnvValue] = {}
+    image_pull_policy: Literal["on-create", "never"] = "on-create"
+
+
+class EdgeHubModule(_Part, frozen=True):
+    """The edge hub's entry; read for compatibility, the agent routes messages itself."""
+
+    type: Literal["docker"]
+    status: Literal["running"]
+    restart_policy: Literal["always"]
+    settings: ModuleSettings
+    env: dict[str, EnvValue] = {}
+    image_pull_policy: Literal["on-create", "never"] = "on-create"
+    startup_order: U32 = 0
+
+
+class SystemModules(_Part, frozen=True):
+    """The two parts of the original runtime."""
+
+    edge_agent: EdgeAgentModule | None = None
+    edge_hub: EdgeHubModule | None = None
+
+
+class EdgeAgentDesired(_Part, frozen=True):
+    """`$edgeAgent`: which modules run."""
+
+    schema_version: Literal["1.0", "1.1"]
+    runtime: RuntimeInfo = RuntimeInfo(type="docker")
+    system_modules: SystemModules = SystemModules()
+    modules: dict[str, Module] = {}
+
+
+class RouteSettings(_Part, frozen=True):
+    """A route in its long form."""
+
+    route: str
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] | None = None
+    time_to_live_secs: U32 = 0
+
+
+class StoreAndForward(_Part, frozen=True):
+    """How long messages wait for the hub; negative means for ever."""
+
+    time_to_live_secs: Annotated[int, msgspec.Meta(ge=-1, le=LAST)] = 7200
+
+
+class EdgeHubDesired(_Part, frozen=True):
+    """`$edgeHub`: where messages go."""
+
+    schema_version: Literal["1.0", "1.1"]
+    routes: dict[str, str | RouteSettings] = {}
+    store_and_forward_configuration: StoreAndForward = StoreAndForward()
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A manifest that has been read and checked.
+
+    Attributes:
+        agent: What `$edgeAgent` says.
+        hub: What `$edgeHub` says.
+        routes: The parsed routes by name.
+        module_desired: Desired properties of each module's own twin.
+    """
+
+    agent: EdgeAgentDesired
+    hub: EdgeHubDesired
+    routes: dict[str, Route]
+    module_desired: dict[str, dict[str, Any]]
+
+    @property
+    def modules(self) -> dict[ModuleName, Module]:
+        """The modules by name."""
+        return {ModuleName(name): module for name, module in self.agent.modules.items()}
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """Turn untrusted bytes into a Manifest.
+
+    Raises:
+        InvalidError: `manifest-invalid` with the path of the first thing that is wrong, or
+            `too-large` beyond MAX_BYTES.
+    """
+    document = strict_json.parse_object(
+        raw, limit=MAX_BYTES, code=Code.MANIFEST_INVALID, what="manifest"
+    )
+    return read_manifest(document)
+
+
+def read_manifest(document: dict[str, Any]) -> Manifest:
+    """Turn a parsed JSON document into a Manifest, or raise InvalidError (`manifest-invalid`)."""
+    _only(document, {"modulesContent"}, "")
+    content = _object(document.get("modulesContent"), "modulesContent")
+    for key in ("$edgeAgent", "$edgeHub"):
+        if key not in content:
+            raise _refuse(
+                f"modulesContent.{key}", "is missing", "both $edgeAgent and $edgeHub stand there"
+            )
+    agent = _section(content, "$edgeAgent")
+    _join_create_options(agent)
+    agent_desired = _convert(
+        agent, EdgeAgentDesired, "modulesContent.$edgeAgent.properties.desired"
+    )
+    hub_desired = _convert(
+        _section(content, "$edgeHub"), EdgeHubDesired, "modulesContent.$edgeHub.properties.desired"
+    )
+    for name in agent_desired.modules:
+        parse_module_name(name)
+    twins = {name: _module_twin(content, name) for name in content if not name.startswith("$")}
+    return Manifest(agent_desired, hub_desired, _routes(hub_desired), twins)
+
+
+def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
+    path = f"modulesContent.{key}"
+    holder = _object(content[key], path)
+    for name in holder:
+        if name.startswith("properties.desired."):
+            raise _refuse(
+                f"{path}.{name}", "belongs to a layered deployment", "send a whole manifest here"
+            )
+    _only(holder, {"properties.desired"}, path)
+    return _object(holder.get("properties.desired"), f"{path}.properties.desired")
+
+
+def _module_twin(content: dict[str, Any], name: str) -> dict[str, Any]:
+    parse_module_name(name)
+    return check_patch(_section(content, name), what=f"modulesContent.{name}.properties.desired")
+
+
+def _routes(hub: EdgeHubDesired) -> dict[str, Route]:
+    routes = {}
+    for name, value in hub.routes.items():
+        text = value if isinstance(value, str) else value.route
+        try:
+            routes[name] = parse_route(text)
+        except InvalidError as error:
+            raise _refuse(f"routes.{name}", str(error), error.hint or "") from error
+    return routes
+
+
+def _join_create_options(agent: dict[str, Any]) -> None:
+    """Join `createOptions`, `createOptions01`, ... in place: the split form of long values."""
+    groups = (agent.get("modules"), agent.get("systemModules"))
+    for module in (m for group in groups if isinstance(group, dict) for m in group.values()):
+        settings = module.get("settings") if isinstance(module, dict) else None
+        if isinstance(settings, dict):
+            _join_one(settings)
+
+
+def _join_one(settings: dict[str, Any]) -> None:
+    whole = settings.get("createOptions", "{}")
+    if isinstance(whole, dict):  # `az iot edge` accepts an object and makes it a text
+        whole = msgspec.json.encode(whole).decode()
+    parts = [whole]
+    for number in range(1, _LAST_SPLIT + 1):
+        part = settings.pop(f"createOptions{number:02d}", None)
+        if part is None:
+            break
+        parts.append(part)
+    if any(key.startswith("createOptions") and key != "createOptions" for key in settings):
+        raise _refuse(
+            "settings.createOptions", "has a gap in its numbering", "number them 01, 02, ..."
+        )
+    if not all(isinstance(part, str) for part in parts):
+        raise _refuse("settings.createOptions", "is not a text", "write the JSON as a string")
+    settings["createOptions"] = "".join(parts) or "{}"
+    try:
+        options = msgspec.json.decode(settings["createOptions"])
+    except msgspec.DecodeError as error:
+        raise _refuse(
+            "settings.createOptions", f"is not JSON: {error}", "it holds JSON as a text"
+        ) from error
+    _object(options, "settings.createOptions")
+
+
+def _convert(value: dict[str, Any], kind: type[_T], path: str) -> _T:
+    _refuse_unknown(value, kind, path)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        raise _refuse(
+            path + where.rstrip("`"), text[:1].lower() + text[1:], "see docs/manifest.md"
+        ) from error
+
+
+def _refuse_unknown(value: Any, kind: Any, path: str) -> None:
+    info = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
+    if isinstance(info, msgspec.inspect.UnionType):
+        for option in info.types:
+            if isinstance(option, msgspec.inspect.StructType) and isinstance(value, dict):
+                _refuse_unknown(value, option, path)
+    elif isinstance(info, msgspec.inspect.StructType) and isinstance(value, dict):
+        fields = {field.encode_name: field.type for field in info.fields}
+        _only(value, set(fields), path)
+        for key in value.keys() & fields.keys():
+            _refuse_unknown(value[key], fields[key], f"{path}.{key}")
+    elif isinstance(info, msgspec.inspect.DictType) and isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_unknown(inner, info.value_type, f"{path}.{key}")
+    elif isinstance(info, msgspec.inspect.ListType) and isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_unknown(inner, info.item_type, f"{path}[{index}]")
+
+
+def _only(value: dict[str, Any], known: set[str], path: str) -> None:
+    for key in value:
+        if key not in known and not key.startswith("x-"):
+            where = f"{path}.{key}".lstrip(".")
+            names = ", ".join(sorted(known))
+            raise _refuse(
+                where, "is not a key we know", f"known here: {names}; our own start with 'x-'"
+            )
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _refuse(path, "is missing or not an object", "write a JSON object there")
+    return value
+
+
+def _refuse(path: str, problem: str, hint: str) -> InvalidError:
+    return InvalidError(f"{path!r} {problem}", code=Code.MANIFEST_INVALID, hint=hint)

@@ -1,0 +1,1 @@
+"""Real agent code with simulated rims."""
