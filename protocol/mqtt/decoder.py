@@ -148,7 +148,10 @@ class Decoder:
     ) -> Packet:
         version = self.version
         if kind is PacketType.CONNECT or version is None:
-            self.version, connect = decode_connect(Reader(data, start, end))
+            named, connect = decode_connect(Reader(data, start, end))
+            if version not in {None, named}:
+                raise MqttProtocolError("CONNECT names another version", Reason.PROTOCOL_ERROR)
+            self.version = named
             return connect
         if kind is PacketType.PUBLISH:
             return decode_publish(data, start, end, first & 0x0F, version)

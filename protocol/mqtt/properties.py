@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Properties:
     """The properties of one packet; `subscription_identifiers` and `user_properties` repeat."""
 
@@ -56,6 +56,12 @@ class Properties:
     wildcard_subscription_available: int | None = None
     subscription_identifier_available: int | None = None
     shared_subscription_available: int | None = None
+
+    def __repr__(self) -> str:
+        """Show what is present."""
+        present = ((field.name, getattr(self, field.name)) for field in fields(self))
+        shown = (f"{name}={value!r}" for name, value in present if value not in {None, ()})
+        return f"Properties({', '.join(shown)})"
 
 
 NO_PROPERTIES = Properties()
