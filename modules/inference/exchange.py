@@ -6,7 +6,7 @@ Decides which bytes and headers the result of run() becomes. Knows no HTTP libra
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 Headers = Sequence[tuple[str, str]]
 
@@ -54,7 +54,6 @@ class Answer:
     headers: Headers
 
 
-@runtime_checkable
 class ResponseLike(Protocol):
     """What run() may return to answer by itself: AMLResponse, or a Flask response."""
 
@@ -64,13 +63,17 @@ class ResponseLike(Protocol):
     def get_data(self) -> bytes: ...
 
 
-def json_answer(status: int, value: object, *extra: tuple[str, str], failed: bool = False) -> Answer:
+def json_answer(
+    status: int, value: object, *extra: tuple[str, str], failed: bool = False
+) -> Answer:
     """Return `value` as JSON. Raises what json.dumps raises."""
     body = json.dumps(value).encode("ascii")
     return Answer(status, body, (JSON_TYPE, (RUN_FAILED, str(failed)), *extra))
 
 
-def error_answer(status: int, message: str, *extra: tuple[str, str], failed: bool = False) -> Answer:
+def error_answer(
+    status: int, message: str, *extra: tuple[str, str], failed: bool = False
+) -> Answer:
     """Return the one error shape: `{"message": ...}`."""
     return json_answer(status, {"message": message}, *extra, failed=failed)
 
@@ -82,12 +85,16 @@ def answer_for(output: object, elapsed_ms: float) -> Answer:
     sets, circles) and for header values that HTTP cannot carry.
     """
     elapsed = ("x-ms-run-fn-exec-ms", f"{elapsed_ms:.3f}")
-    if not isinstance(output, ResponseLike):
+    if not _is_response(output):
         return json_answer(200, {} if output is None else output, elapsed)
     pairs = [(str(name).lower(), str(value)) for name, value in output.headers.items()]
     failed = output.status_code >= 500 or (RUN_FAILED, "True") in pairs  # noqa: PLR2004 - HTTP
     headers = [*_checked(pairs), (RUN_FAILED, str(failed)), elapsed]
     return Answer(output.status_code, bytes(output.get_data()), headers)
+
+
+def _is_response(output: object) -> TypeGuard[ResponseLike]:
+    return hasattr(output, "status_code") and hasattr(output, "get_data")
 
 
 def _checked(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Golden samples: known inputs with the answers a healthy model gives, judged as values.
 
-The file: `{"samples": [{"input": <JSON>, "expected": <JSON>, "tolerance": 0.001}], "minPass": 1.0}`.
+The file, with any JSON as input and expected:
+`{"samples": [{"input": ..., "expected": ..., "tolerance": 0.001}], "minPass": 1.0}`.
 `expected` is a pattern: objects compare the keys it names, arrays element by element at the same
 length, numbers within `tolerance` (absolute, default 0.001), everything else exactly.
 Decides what agrees and what is enough; must not run the model.
@@ -8,8 +9,12 @@ Decides what agrees and what is enough; must not run the model.
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from protocol.golden import mismatch
+
+MAX_BYTES = 64 * 1024 * 1024
+__all__ = ["GoldenFileError", "GoldenSamples", "Sample", "is_enough", "mismatch", "parse_golden"]
 
 MAX_SAMPLES = 1_000
 DEFAULT_TOLERANCE = 1e-3
@@ -38,6 +43,8 @@ class GoldenSamples:
 
 def parse_golden(raw: bytes) -> GoldenSamples:
     """Return the samples in `raw`, or raise GoldenFileError."""
+    if len(raw) > MAX_BYTES:
+        raise GoldenFileError(f"it is larger than {MAX_BYTES} bytes")
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -66,66 +73,6 @@ def _number(value: object, name: str, *, highest: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
         raise GoldenFileError(f"{name} is not a number from 0 to {highest}")
     return float(value)
-
-
-def mismatch(expected: object, actual: object, tolerance: float, place: str = "$") -> str | None:
-    """Return where and how `actual` first departs from `expected`, or None if it agrees."""
-    if isinstance(expected, dict):
-        return _object_mismatch(expected, actual, tolerance, place)
-    if isinstance(expected, list):
-        return _array_mismatch(expected, actual, tolerance, place)
-    if _is_number(expected) and _is_number(actual):
-        agrees = is_close(expected, actual, tolerance)
-    else:
-        agrees = type(expected) is type(actual) and expected == actual
-    return None if agrees else f"{place} is {_brief(actual)}, expected {_brief(expected)}"
-
-
-def _object_mismatch(
-    expected: dict[str, object], actual: object, tolerance: float, place: str
-) -> str | None:
-    if not isinstance(actual, dict):
-        return f"{place} is {_brief(actual)}, expected an object"
-    for key, value in expected.items():
-        if key not in actual:
-            return f"{place}.{key} is missing"
-        found = mismatch(value, actual[key], tolerance, f"{place}.{key}")
-        if found is not None:
-            return found
-    return None
-
-
-def _array_mismatch(
-    expected: Sequence[object], actual: object, tolerance: float, place: str
-) -> str | None:
-    if not isinstance(actual, list):
-        return f"{place} is {_brief(actual)}, expected an array"
-    if len(expected) != len(actual):
-        return f"{place} has {len(actual)} elements, expected {len(expected)}"
-    pairs = enumerate(zip(expected, actual, strict=True))
-    found = (mismatch(e, a, tolerance, f"{place}[{i}]") for i, (e, a) in pairs)
-    return next((text for text in found if text is not None), None)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def is_close(expected: object, actual: object, tolerance: float) -> bool:
-    """Tell whether two JSON numbers agree within an absolute tolerance; NaN agrees with NaN."""
-    if not isinstance(expected, int | float) or not isinstance(actual, int | float):
-        return False
-    if expected == actual or (expected != expected and actual != actual):  # noqa: PLR0124 - NaN
-        return True
-    try:
-        return abs(expected - actual) <= tolerance
-    except OverflowError:  # an integer that no float can hold is far from every float
-        return False
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line of a log
 
 
 def is_enough(agreed: int, golden: GoldenSamples) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from .errors import StartupCode, StartupError
 
 MIB = 1024 * 1024
+MAX_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Settings:
     threads: int = 1
     max_request_bytes: int = 100 * MIB
     golden_file: Path | None = None
+    drain_ms: int = 7_000
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -55,6 +57,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             given, "RIMWARD_MAX_REQUEST_BYTES", default.max_request_bytes, 2048 * MIB
         ),
         golden_file=_path(given.get("RIMWARD_GOLDEN_FILE")),
+        drain_ms=_number(given, "RIMWARD_DRAIN_MS", default.drain_ms, 3_600_000),
     )
 
 
@@ -66,7 +69,7 @@ def _number(given: Mapping[str, str], name: str, default: int, highest: int) -> 
     text = given.get(name)
     if text is None:
         return default
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < MAX_DIGITS else 0
     if not 1 <= value <= highest:
         raise StartupError(
             StartupCode.SETTING_INVALID,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import BadInputError
 from .engine import Tensor, TensorSpec
-from .errors import BadInputError
 
 
 def to_tensors(values: Mapping[str, object], specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
@@ -61,6 +61,4 @@ def _converts(tensor: Tensor, dtype: np.dtype[Any]) -> bool:
     if wanted not in "iu" or given not in "biu":
         return False
     limits = np.iinfo(dtype)
-    return tensor.size == 0 or (
-        int(tensor.min()) >= limits.min and int(tensor.max()) <= limits.max
-    )
+    return tensor.size == 0 or (int(tensor.min()) >= limits.min and int(tensor.max()) <= limits.max)

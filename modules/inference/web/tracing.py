@@ -1,9 +1,9 @@
-"""Which ids a request carries and which the response gives back: Azure ML's table, as a function."""
+"""Which ids a request brings and which the response gives back: Azure ML's table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .errors import BadInputError
+from ..errors import BadInputError
 
 LONGEST = 100
 HEADERS_TOO_LARGE = 431

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from ..errors import StartupCode, StartupError
 from .engine import Engine, ModelMetadata, Tensor, TensorSpec
-from .errors import StartupCode, StartupError
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(double)": np.dtype(np.float64),
     "tensor(float16)": np.dtype(np.float16),
@@ -35,7 +35,7 @@ class OnnxEngine(Engine):
             self._session = ort.InferenceSession(
                 str(path), self._options(), providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - its exceptions share no base of their own
+        except Exception as error:  # its exceptions share no base of their own
             raise StartupError(
                 StartupCode.MODEL_INVALID,
                 f"onnxruntime cannot load '{path.name}': {_first_line(error)}",
@@ -60,7 +60,7 @@ class OnnxEngine(Engine):
             raise RuntimeError("no model is loaded")
         return self._metadata
 
-    def _options(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    def _options(self) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -72,14 +72,14 @@ class OnnxEngine(Engine):
         return options
 
 
-def _spec(node: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime ships no types
+def _spec(node: Any) -> TensorSpec:
     # A sequence of maps (a classifier exported with class names) leaves run() as a matrix.
     dtype = _DTYPES.get(node.type, np.dtype(np.float32))
     shape = tuple(size if isinstance(size, int) else None for size in node.shape or ())
     return TensorSpec(node.name, dtype, shape if node.type in _DTYPES else (None, None))
 
 
-def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - whatever an ONNX output may be
+def _tensor(value: Any) -> Tensor:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return np.array([list(row.values()) for row in value], dtype=np.float32)
     return np.asarray(value)

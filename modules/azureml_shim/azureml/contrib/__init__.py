@@ -1,0 +1,5 @@
+"""Namespace of `azureml.contrib.services`."""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)

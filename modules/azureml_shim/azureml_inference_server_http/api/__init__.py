@@ -1,0 +1,1 @@
+"""Raw HTTP access for entry scripts."""

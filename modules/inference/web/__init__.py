@@ -1,0 +1,1 @@
+"""The HTTP side: listening, routes, bodies, and the way to the thread that scores."""
