@@ -35,7 +35,7 @@ def decode(raw: bytes, kind: type[_T], *, limit: int = MAX_MESSAGE_BYTES) -> _T:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(
-            f"a {kind.__name__} message cannot be read: {error}",
+            f"a {kind.__name__} message cannot be read: {str(error)[:200]}",
             code=Code.MESSAGE_INVALID,
             hint="its form is in docs/protocol.md",
         ) from error

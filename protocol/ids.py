@@ -22,7 +22,8 @@ _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_AUTHORITY = re.compile(r"[a-zA-Z0-9.-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
+_AUTHORITY = re.compile(r"(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _REPOSITORY_LIMIT = 255
 
 
@@ -110,16 +111,16 @@ class ImageRef:
 
 def parse_image_ref(raw: str) -> ImageRef:
     """Split an image reference, or raise InvalidError (`id-invalid`)."""
-    rest, _, digest = raw.partition("@")
+    rest, at, digest = raw.partition("@")
     first, slash, remainder = rest.partition("/")
     has_authority = bool(slash) and ("." in first or ":" in first or first == "localhost")
     authority, path = (first, remainder) if has_authority else ("", rest)
-    repository, _, tag = path.partition(":")
+    repository, colon, tag = path.partition(":")
     well_formed = (
         (not authority or _AUTHORITY.fullmatch(authority))
         and _REPOSITORY.fullmatch(repository)
-        and (not tag or _TAG.fullmatch(tag))
-        and (not digest or _DIGEST.fullmatch(digest))
+        and (not colon or _TAG.fullmatch(tag))
+        and (not at or _DIGEST.fullmatch(digest))
     )
     if not well_formed or len(repository) > _REPOSITORY_LIMIT:
         raise _refuse("image", raw, "write it as 'registry:port/name:tag' or 'name@sha256:...'")
@@ -133,6 +134,6 @@ def parse_version_ref(raw: str) -> tuple[str, int | None]:
         InvalidError: `id-invalid`, when the name is malformed or the version is not 1, 2, 3, ...
     """
     name, colon, version = raw.partition(":")
-    if colon and not (version.isdecimal() and version.isascii() and int(version) > 0):
+    if colon and not _VERSION.fullmatch(version):
         raise _refuse("version", version, "versions count from 1: write 'name' or 'name:3'")
     return parse_model_name(name), int(version) if colon else None

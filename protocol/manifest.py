@@ -5,26 +5,33 @@ Decides what a manifest may say. An unknown key is refused with its path unless 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+import functools
+import operator
+import re
+from typing import Annotated, Any, Literal
 
 import msgspec
-import msgspec.inspect
+from msgspec import inspect
 
 from protocol import strict_json
+from protocol.create_options import join_create_options
 from protocol.errors import Code, InvalidError
-from protocol.ids import ModuleName, parse_module_name
+from protocol.ids import ModuleName
 from protocol.routes import Route, parse_route
 from protocol.twin import check_patch
 
 MAX_BYTES = 1024 * 1024
 LAST = 4294967295  # startupOrder of a module that names none
-_LAST_SPLIT = 99
-_T = TypeVar("_T")
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=LAST)]
+ModuleKey = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}\Z")]
+EntryKey = Annotated[str, msgspec.Meta(pattern=r"^[^.$# ]+\Z")]
+EnvKey = Annotated[str, msgspec.Meta(pattern=r"^[^+#$\s.=\x00]+\Z")]
+FolderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+EnvText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -44,7 +51,7 @@ class RuntimeSettings(_Part, frozen=True):
 
     min_docker_version: str = ""
     logging_options: str = ""
-    registry_credentials: dict[str, RegistryCredential] = {}
+    registry_credentials: dict[EntryKey, RegistryCredential] = {}
 
 
 class RuntimeInfo(_Part, frozen=True):
@@ -57,7 +64,7 @@ class RuntimeInfo(_Part, frozen=True):
 class EnvValue(_Part, frozen=True):
     """One environment variable."""
 
-    value: str | int | float | bool
+    value: EnvText | int | float | bool
 
     def text(self) -> str:
         """Return the value as a module sees it in its environment."""
@@ -111,9 +118,9 @@ class InputSource(_Part, frozen=True):
     `directory` is below the agent's `inputs` folder; answers leave as the module's `output`.
     """
 
-    directory: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    directory: FolderName
     path: str = "/score"
-    output: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "results"
+    output: FolderName = "results"
 
 
 class Module(_Part, frozen=True):
@@ -124,7 +131,7 @@ class Module(_Part, frozen=True):
     restart_policy: Literal["never", "on-failure", "on-unhealthy", "always"]
     settings: ModuleSettings
     version: str = ""
-    env: dict[str, EnvValue] = {}
+    env: dict[EnvKey, EnvValue] = {}
     image_pull_policy: Literal["on-create", "never"] = "on-create"
     startup_order: U32 = LAST
     probes: Probes = msgspec.field(default=Probes(), name="x-probes")
@@ -138,7 +145,7 @@ class EdgeAgentModule(_Part, frozen=True):
 
     type: Literal["docker"]
     settings: ModuleSettings
-    env: dict[str, EnvValue] = {}
+    env: dict[EnvKey, EnvValue] = {}
     image_pull_policy: Literal["on-create", "never"] = "on-create"
 
 
@@ -149,7 +156,7 @@ class EdgeHubModule(_Part, frozen=True):
     status: Literal["running"]
     restart_policy: Literal["always"]
     settings: ModuleSettings
-    env: dict[str, EnvValue] = {}
+    env: dict[EnvKey, EnvValue] = {}
     image_pull_policy: Literal["on-create", "never"] = "on-create"
     startup_order: U32 = 0
 
@@ -167,7 +174,7 @@ class EdgeAgentDesired(_Part, frozen=True):
     schema_version: Literal["1.0", "1.1"]
     runtime: RuntimeInfo = RuntimeInfo(type="docker")
     system_modules: SystemModules = SystemModules()
-    modules: dict[str, Module] = {}
+    modules: dict[ModuleKey, Module] = {}
 
 
 class RouteSettings(_Part, frozen=True):
@@ -188,7 +195,7 @@ class EdgeHubDesired(_Part, frozen=True):
     """`$edgeHub`: where messages go."""
 
     schema_version: Literal["1.0", "1.1"]
-    routes: dict[str, str | RouteSettings] = {}
+    routes: dict[EntryKey, str | RouteSettings] = {}
     store_and_forward_configuration: StoreAndForward = StoreAndForward()
 
 
@@ -235,18 +242,14 @@ def read_manifest(document: dict[str, Any]) -> Manifest:
             raise _refuse(
                 f"modulesContent.{key}", "is missing", "both $edgeAgent and $edgeHub stand there"
             )
-    agent = _section(content, "$edgeAgent")
-    _join_create_options(agent)
-    agent_desired = _convert(
-        agent, EdgeAgentDesired, "modulesContent.$edgeAgent.properties.desired"
-    )
-    hub_desired = _convert(
-        _section(content, "$edgeHub"), EdgeHubDesired, "modulesContent.$edgeHub.properties.desired"
-    )
-    for name in agent_desired.modules:
-        parse_module_name(name)
-    twins = {name: _module_twin(content, name) for name in content if not name.startswith("$")}
-    return Manifest(agent_desired, hub_desired, _routes(hub_desired), twins)
+    path = "modulesContent.$edgeAgent.properties.desired"
+    joined = join_create_options(_section(content, "$edgeAgent"), path)
+    agent: EdgeAgentDesired = _convert(joined, EdgeAgentDesired, path)
+    path = "modulesContent.$edgeHub.properties.desired"
+    hub: EdgeHubDesired = _convert(_section(content, "$edgeHub"), EdgeHubDesired, path)
+    own = ("$edgeAgent", "$edgeHub")
+    twins = {name: _module_twin(content, name) for name in content if name not in own}
+    return Manifest(agent, hub, _routes(hub, f"{path}.routes"), twins)
 
 
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -262,57 +265,27 @@ def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _module_twin(content: dict[str, Any], name: str) -> dict[str, Any]:
-    parse_module_name(name)
-    return check_patch(_section(content, name), what=f"modulesContent.{name}.properties.desired")
+    path = f"modulesContent.{name}"
+    _convert(name, ModuleKey, path)
+    desired = _section(content, name)
+    try:
+        return check_patch(desired, what=f"{path}.properties.desired")
+    except InvalidError as error:
+        raise _refuse(path, f"breaks a rule of twins: {error}", error.hint) from error
 
 
-def _routes(hub: EdgeHubDesired) -> dict[str, Route]:
+def _routes(hub: EdgeHubDesired, path: str) -> dict[str, Route]:
     routes = {}
     for name, value in hub.routes.items():
         text = value if isinstance(value, str) else value.route
         try:
             routes[name] = parse_route(text)
         except InvalidError as error:
-            raise _refuse(f"routes.{name}", str(error), error.hint or "") from error
+            raise _refuse(f"{path}.{name}", f"cannot be used: {error}", error.hint) from error
     return routes
 
 
-def _join_create_options(agent: dict[str, Any]) -> None:
-    """Join `createOptions`, `createOptions01`, ... in place: the split form of long values."""
-    groups = (agent.get("modules"), agent.get("systemModules"))
-    for module in (m for group in groups if isinstance(group, dict) for m in group.values()):
-        settings = module.get("settings") if isinstance(module, dict) else None
-        if isinstance(settings, dict):
-            _join_one(settings)
-
-
-def _join_one(settings: dict[str, Any]) -> None:
-    whole = settings.get("createOptions", "{}")
-    if isinstance(whole, dict):  # `az iot edge` accepts an object and makes it a text
-        whole = msgspec.json.encode(whole).decode()
-    parts = [whole]
-    for number in range(1, _LAST_SPLIT + 1):
-        part = settings.pop(f"createOptions{number:02d}", None)
-        if part is None:
-            break
-        parts.append(part)
-    if any(key.startswith("createOptions") and key != "createOptions" for key in settings):
-        raise _refuse(
-            "settings.createOptions", "has a gap in its numbering", "number them 01, 02, ..."
-        )
-    if not all(isinstance(part, str) for part in parts):
-        raise _refuse("settings.createOptions", "is not a text", "write the JSON as a string")
-    settings["createOptions"] = "".join(parts) or "{}"
-    try:
-        options = msgspec.json.decode(settings["createOptions"])
-    except msgspec.DecodeError as error:
-        raise _refuse(
-            "settings.createOptions", f"is not JSON: {error}", "it holds JSON as a text"
-        ) from error
-    _object(options, "settings.createOptions")
-
-
-def _convert(value: dict[str, Any], kind: type[_T], path: str) -> _T:
+def _convert(value: Any, kind: Any, path: str) -> Any:
     _refuse_unknown(value, kind, path)
     try:
         return msgspec.convert(value, kind)
@@ -324,22 +297,41 @@ def _convert(value: dict[str, Any], kind: type[_T], path: str) -> _T:
 
 
 def _refuse_unknown(value: Any, kind: Any, path: str) -> None:
-    info = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
-    if isinstance(info, msgspec.inspect.UnionType):
+    info = kind if isinstance(kind, inspect.Type) else _type_info(kind)
+    if isinstance(info, inspect.UnionType):
         for option in info.types:
-            if isinstance(option, msgspec.inspect.StructType) and isinstance(value, dict):
-                _refuse_unknown(value, option, path)
-    elif isinstance(info, msgspec.inspect.StructType) and isinstance(value, dict):
+            _refuse_unknown(value, option, path)
+    elif isinstance(info, inspect.StructType) and isinstance(value, dict):
         fields = {field.encode_name: field.type for field in info.fields}
         _only(value, set(fields), path)
-        for key in value.keys() & fields.keys():
-            _refuse_unknown(value[key], fields[key], f"{path}.{key}")
-    elif isinstance(info, msgspec.inspect.DictType) and isinstance(value, dict):
-        for key, inner in value.items():
-            _refuse_unknown(inner, info.value_type, f"{path}.{key}")
-    elif isinstance(info, msgspec.inspect.ListType) and isinstance(value, list):
+        for key, inner in fields.items():
+            _refuse_unknown(value.get(key), inner, f"{path}.{key}")
+    elif isinstance(info, inspect.DictType) and isinstance(value, dict):
+        for key, inner in value.items():  # one by one: msgspec writes `[...]` for every key
+            _check_key(key, info.key_type, f"{path}.{key}")
+            _convert(inner, _python_type(info.value_type), f"{path}.{key}")
+    elif isinstance(info, inspect.ListType) and isinstance(value, list):
         for index, inner in enumerate(value):
             _refuse_unknown(inner, info.item_type, f"{path}[{index}]")
+
+
+@functools.cache
+def _type_info(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _check_key(key: str, kind: inspect.Type, path: str) -> None:
+    pattern = kind.pattern if isinstance(kind, inspect.StrType) else None
+    if pattern and not re.search(pattern, key):
+        raise _refuse(path, f"has a name that does not match {pattern}", "see docs/manifest.md")
+
+
+def _python_type(info: inspect.Type) -> Any:
+    if isinstance(info, inspect.StructType):
+        return info.cls
+    if isinstance(info, inspect.UnionType):
+        return functools.reduce(operator.or_, map(_python_type, info.types))
+    return str if isinstance(info, inspect.StrType) else Any
 
 
 def _only(value: dict[str, Any], known: set[str], path: str) -> None:
@@ -358,5 +350,5 @@ def _object(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
-def _refuse(path: str, problem: str, hint: str) -> InvalidError:
-    return InvalidError(f"{path!r} {problem}", code=Code.MANIFEST_INVALID, hint=hint)
+def _refuse(path: str, problem: str, hint: str | None) -> InvalidError:
+    return InvalidError(f"{path[:300]!r} {problem}", code=Code.MANIFEST_INVALID, hint=hint)

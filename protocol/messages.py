@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-Seq = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 MAX_RECORDS = 1000
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from protocol.errors import Code, InvalidError
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 
 
 class Accelerator(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ import msgspec
 from protocol.errors import Code, InvalidError
 
 _ROUTE = re.compile(
-    r"\s*(?:SELECT\s+\*\s+)?FROM\s+(?P<source>/\S+)\s+(?P<where>WHERE\s+.+\s+)?INTO\s+(?P<sink>.+?)\s*",
+    r"(?:SELECT\s+\*\s+)?FROM\s+(?P<source>/\S+)\s+(?P<where>WHERE\s.*\s)?INTO\s+(?P<sink>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _BROKERED = re.compile(
@@ -50,7 +50,7 @@ class Route(msgspec.Struct, frozen=True):
 
 def parse_route(text: str) -> Route:
     """Return the route in `text`, or raise InvalidError (`manifest-invalid`)."""
-    found = _ROUTE.fullmatch(text)
+    found = _ROUTE.fullmatch(text.strip())
     if not found:
         raise _refuse(
             f"route {text[:120]!r} cannot be read", "write 'FROM /messages/* INTO $upstream'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 from protocol.errors import Code, InvalidError
@@ -19,8 +20,8 @@ def parse_object(raw: bytes, *, limit: int, code: Code, what: str) -> dict[str, 
 
     Raises:
         InvalidError: `too-large`, or `code` for bad UTF-8, bad JSON, duplicate keys, NaN, Infinity,
-            integers beyond 64 bits, nesting the parser
-            cannot follow, or anything that is not an object.
+            numbers beyond 64 bits, half surrogate pairs, nesting the parser cannot follow, or
+            anything that is not an object.
     """
     if len(raw) > limit:
         raise InvalidError(
@@ -30,11 +31,14 @@ def parse_object(raw: bytes, *, limit: int, code: Code, what: str) -> dict[str, 
         )
     try:
         value = json.loads(
-            raw,
+            text := raw.decode(),  # the parser itself would also guess UTF-16 and UTF-32
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
             parse_int=_bounded_int,
+            parse_float=_finite_float,
         )
+        if "\\u" in text:  # an escape may spell half a pair, which nobody can write out again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidError(
             f"{what} is not valid JSON: {error}", code=code, hint="check it with a JSON linter"
@@ -63,4 +67,11 @@ def _bounded_int(text: str) -> int:
     value = int(text)
     if not -(2**63) <= value < 2**64:
         raise ValueError("an integer has more than 64 bits")
+    return value
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is beyond the range of 64 bits")
     return value

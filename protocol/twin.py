@@ -6,6 +6,8 @@ says instead of being stored.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +17,8 @@ Json = Any  # a JSON value; recursive aliases do not survive msgspec's introspec
 
 MAX_DEPTH = 10
 MAX_KEY_BYTES = 1024
-_FORBIDDEN = frozenset(".$ ")
+_FORBIDDEN = re.compile(r"[.$ \x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 
 
 def merge(base: Json, patch: Json) -> Json:
@@ -65,7 +68,8 @@ def check_patch(patch: Json, *, what: str = "twin patch") -> dict[str, Json]:
     """Return `patch` when it may be written to a twin.
 
     Raises:
-        InvalidError: `twin-invalid`, for a non-object, a bad key, or nesting deeper than MAX_DEPTH.
+        InvalidError: `twin-invalid`, for a non-object, a bad key, a value JSON cannot carry, or
+            nesting (objects and arrays) deeper than MAX_DEPTH.
     """
     if not isinstance(patch, dict):
         raise _refuse(f"{what} is not an object", "send a JSON object")
@@ -74,21 +78,33 @@ def check_patch(patch: Json, *, what: str = "twin patch") -> dict[str, Json]:
 
 
 def _check(value: Json, path: str, depth: int) -> None:
+    if isinstance(value, dict | list) and depth > MAX_DEPTH:
+        raise _refuse(f"{path[:200]!r} is nested too deep", f"use at most {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise _refuse(f"{path!r} is nested too deep", f"use at most {MAX_DEPTH} levels")
         for key, inner in value.items():
             _check_key(key, path)
             _check(inner, f"{path}.{key}", depth + 1)
     elif isinstance(value, list):
         for inner in value:
             _check(inner, path, depth + 1)
+    elif not _is_portable(value):
+        raise _refuse(
+            f"the value of {path[:200]!r} is not allowed", "use text and numbers of 64 bits"
+        )
+
+
+def _is_portable(value: Json) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, str):
+        return value.isascii() or not _HALF_PAIR.search(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
 
 
 def _check_key(key: str, path: str) -> None:
-    if not key or len(key.encode()) > MAX_KEY_BYTES or any(c in _FORBIDDEN or c < " " for c in key):
+    if not key or len(key.encode(errors="replace")) > MAX_KEY_BYTES or _FORBIDDEN.search(key):
         raise _refuse(
-            f"key {key[:80]!r} in {path!r} is not allowed",
+            f"key {key[:80]!r} in {path[:200]!r} is not allowed",
             "keys are 1-1024 bytes without '.', '$', spaces and control characters",
         )
 
