@@ -1,0 +1,144 @@
+"""Feeds files of the device to its modules and stores each answer, exactly once per file.
+
+The answer and the note that its file is done become durable together; a file counts as itself by
+its inode and time of change, so that a name may come again. A module's `x-inputs` names a folder;
+whoever owns the camera moves finished files into it (write under a name with a leading dot, then
+rename).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin
+
+import structlog
+
+from agent.core.ports import Clock, Outbox, Prober
+from protocol.errors import Code, FleetError
+from protocol.ids import ModuleName
+from protocol.manifest import InputSource
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+_IDLE_SECONDS = 0.1
+_RETRY_SECONDS = 0.5
+_TRIES = 3
+_FORGET_BATCH = 100
+_TIMEOUT_SECONDS = 30.0
+_OK = 200
+_SERVER_ERROR = 500
+_BUSY = 503
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a feeder asks of the agent.
+
+    Attributes:
+        endpoint: Where a module answers now, or None.
+        is_routed: Whether a route takes this output of this module to the hub.
+        stored: Called after an answer was stored.
+    """
+
+    endpoint: Callable[[ModuleName], str | None]
+    is_routed: Callable[[ModuleName, str], bool]
+    stored: Callable[[], None]
+
+
+class Feeder:
+    """Serves one input of one module."""
+
+    def __init__(
+        self,
+        module: ModuleName,
+        source: InputSource,
+        folder: Path,
+        rims: tuple[Prober, Outbox, Clock],
+        hooks: Hooks,
+    ) -> None:
+        self._module = module
+        self._source = source
+        self._folder = folder / source.directory
+        self._prober, self._outbox, self._clock = rims
+        self._hooks = hooks
+        self._failures: dict[str, int] = {}
+        self._done: list[str] = []
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            waits = False
+            for name in self._names():
+                if waits := not await self._feed(name):
+                    break
+                if len(self._done) >= _FORGET_BATCH:
+                    self._forget_done()
+            self._forget_done()
+            await self._clock.sleep(_RETRY_SECONDS if waits else _IDLE_SECONDS)
+
+    def _names(self) -> list[str]:
+        return sorted(p.name for p in self._folder.iterdir() if not p.name.startswith("."))
+
+    def _forget_done(self) -> None:
+        """Drop the notes of files that are gone; after a crash a few stay behind, which is safe."""
+        if self._done:
+            self._outbox.forget_consumed(self._done)
+            self._done.clear()
+
+    async def _feed(self, name: str) -> bool:
+        """Answer one file; False when it has to be tried again later."""
+        path = self._folder / name
+        try:
+            stat = path.stat()
+            body = path.read_bytes() if stat.st_size <= MAX_FILE_BYTES else b""
+        except FileNotFoundError:
+            return True
+        key = f"{self._module}/{self._source.directory}/{name}#{stat.st_ino}.{stat.st_mtime_ns}"
+        if self._outbox.is_consumed(key):
+            # The answer is stored: the agent ended before it could remove the file.
+            self._remove(path, key)
+            return True
+        if stat.st_size > MAX_FILE_BYTES:
+            self._store(path, key, b"", {"error": f"{Code.TOO_LARGE}: {stat.st_size} bytes"})
+            return True
+        endpoint = self._hooks.endpoint(self._module)
+        return endpoint is not None and await self._ask(path, key, body, endpoint)
+
+    async def _ask(self, path: Path, key: str, body: bytes, endpoint: str) -> bool:
+        started = self._clock.monotonic()
+        try:
+            status, answer = await self._prober.request(
+                urljoin(endpoint, self._source.path), body, timeout_seconds=_TIMEOUT_SECONDS
+            )
+        except FleetError as error:
+            log.info("input.waits", module=self._module, input=path.name, why=str(error))
+            return False
+        latency_ms = (self._clock.monotonic() - started) * 1000
+        if status == _BUSY or (status >= _SERVER_ERROR and self._again(key)):
+            return False
+        properties = {"input": path.stem, "latencyMs": f"{latency_ms:.3f}"}
+        if status != _OK:
+            properties["error"] = f"status {status}"
+        self._store(path, key, answer, properties)
+        return True
+
+    def _again(self, key: str) -> bool:
+        """Tell whether a file that a module failed on is worth another try."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        return self._failures[key] < _TRIES
+
+    def _store(self, path: Path, key: str, body: bytes, properties: dict[str, str]) -> None:
+        properties.setdefault("input", path.stem)
+        at_ms, output = int(self._clock.now().timestamp() * 1000), self._source.output
+        if self._hooks.is_routed(self._module, output):
+            self._outbox.add(self._module, output, at_ms, body, properties, consumed=key)
+            self._hooks.stored()
+        self._failures.pop(key, None)
+        self._remove(path, key)
+
+    def _remove(self, path: Path, key: str) -> None:
+        path.unlink(missing_ok=True)
+        self._done.append(key)
