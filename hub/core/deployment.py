@@ -69,7 +69,7 @@ class Deployment:
     condition: str
     priority: int
     created_at: datetime
-    policy: RolloutPolicy = RolloutPolicy()
+    policy: RolloutPolicy = field(default_factory=RolloutPolicy)
     labels: dict[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     state: DeploymentState = DeploymentState.ROLLING

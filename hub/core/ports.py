@@ -173,7 +173,13 @@ class TelemetryStore(Protocol):
         ...
 
     def quarantine(self, rows: Sequence[Quarantined]) -> None:
-        """Keep what could not be accepted; repeated rows are ignored."""
+        """Keep what could not be accepted, the newest 100 per device; repeated rows are ignored."""
+        ...
+
+    def quarantined(
+        self, device: DeviceId | None = None, *, limit: int = 100
+    ) -> Sequence[Quarantined]:
+        """Return the newest quarantined messages, in order of arrival."""
         ...
 
     def tail(self, wanted: TelemetryFilter) -> Sequence[Measurement]:

@@ -1,0 +1,1 @@
+"""Device classes as data: one YAML file each."""

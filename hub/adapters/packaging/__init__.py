@@ -1,0 +1,1 @@
+"""Building images without a container engine."""

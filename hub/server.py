@@ -1,0 +1,199 @@
+"""A running hub: opens the listeners, drives the rollouts, stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from hub.adapters.clock import SystemClock
+from hub.adapters.mqtt_front import MqttFront
+from hub.bootstrap import Hub, Signals, build, write_admin
+from hub.http_protocol import HubHttpProtocol
+from hub.services.devices import Addresses
+from hub.settings import Settings
+from protocol.errors import Code, FleetError, UnavailableError
+from protocol.ids import DeviceId
+from protocol.messages import MqttEndpoint
+
+_LOOK_SECONDS = 1.0
+_DRAIN_SECONDS = 10
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> None:
+    """Run a hub until SIGINT or SIGTERM.
+
+    Raises:
+        FleetError: `port-in-use`, `database-...`, `broker-unreachable`, `settings-invalid`.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Server(settings).run())
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn without its own signal handling: the hub stops its parts in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class _Server:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._news: asyncio.Queue[DeviceId] = asyncio.Queue()
+        self._revoked: asyncio.Queue[DeviceId] = asyncio.Queue()
+        self._stop = asyncio.Event()
+        self._mqtt_port = 0
+
+    async def run(self) -> None:
+        """Open everything, run, close everything."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        listener = _listen(self._settings.host, self._settings.https_port)
+        port = listener.getsockname()[1]
+        authority_name = f"{self._settings.address}:{port}"
+        signals = Signals(
+            announce=lambda devices: _call(loop, self._announce, list(devices)),
+            revoked=lambda device: _call(loop, self._revoked.put_nowait, device),
+            addresses=lambda: self._addresses(hub, authority_name),
+        )
+        hub = await asyncio.to_thread(build, self._settings, signals, authority_name)
+        try:
+            await self._run(hub, listener, f"https://{authority_name}")
+        finally:
+            listener.close()
+            hub.store.close()
+
+    def _announce(self, devices: Iterable[DeviceId]) -> None:
+        for device in devices:
+            self._news.put_nowait(device)
+
+    def _addresses(self, hub: Hub, authority_name: str) -> Addresses:
+        broker = self._settings.broker
+        mqtt = (
+            MqttEndpoint(*broker)
+            if broker
+            else MqttEndpoint(self._settings.address, self._mqtt_port)
+        )
+        return Addresses(
+            url=f"https://{authority_name}",
+            ca_fingerprint=hub.authority.fingerprint,
+            mqtt=mqtt,
+            registry="" if self._settings.registry else authority_name,
+        )
+
+    async def _run(self, hub: Hub, listener: socket.socket, url: str) -> None:
+        await asyncio.to_thread(_start_afresh, hub)
+        await hub.bus.start(hub.sessions)
+        if isinstance(hub.bus, MqttFront):
+            self._mqtt_port = hub.bus.port
+        web = _Quiet(_web_config(hub))
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(hub.ingest.run()),
+                group.create_task(self._push(hub)),
+                group.create_task(self._cut_off(hub)),
+                group.create_task(self._look(hub)),
+            ]
+            serving = group.create_task(web.serve([listener]))
+            admin = await asyncio.to_thread(write_admin, self._settings, hub, url)
+            _tell(self._settings, url, admin)
+            stopping = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            log.info("hub.stopping")
+            web.should_exit = True
+            await hub.bus.stop()
+            await asyncio.wait([serving])
+            for task in (*background, stopping):
+                task.cancel()
+
+    async def _push(self, hub: Hub) -> None:
+        """Send devices their new desired state; those that are away ask when they are back."""
+        while True:
+            device = await self._news.get()
+            try:
+                await hub.sessions.push_desired(device)
+            except FleetError as error:
+                log.warning("desired.not_sent", device=device, code=error.code, why=str(error))
+
+    async def _cut_off(self, hub: Hub) -> None:
+        while True:
+            device = await self._revoked.get()
+            hub.sessions.forget(device)
+            await hub.bus.kick(device)
+
+    async def _look(self, hub: Hub) -> None:
+        """Look at the rollouts when time alone may have changed something."""
+        while True:
+            await self._clock.sleep(_LOOK_SECONDS)
+            try:
+                await asyncio.to_thread(hub.services.deployments.tick)
+            except FleetError as error:
+                log.warning("rollouts.not_advanced", code=error.code, why=str(error))
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: object, argument: object) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]  # callers know it
+
+
+def _start_afresh(hub: Hub) -> None:
+    """Put right what a previous run could not: nobody is connected, no image is being built."""
+    with hub.store.begin() as work:
+        work.devices.disconnect_all()
+        work.commit()
+    hub.services.images.recover()
+
+
+def _web_config(hub: Hub) -> uvicorn.Config:
+    return uvicorn.Config(
+        hub.app,
+        http=HubHttpProtocol,
+        ws="none",
+        lifespan="off",
+        ssl_context_factory=lambda _config, _default: hub.https,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UnavailableError(
+                f"port {port} on {host!r} is in use",
+                code=Code.PORT_IN_USE,
+                hint="stop the other program, or choose a port: `rimward hub up --https-port 9443`",
+            ) from error
+        raise UnavailableError(
+            f"cannot listen on {host!r} port {port}: {error.strerror}",
+            code=Code.SETTINGS_INVALID,
+            hint="listen on an address of this machine: `rimward hub up --host 127.0.0.1`",
+        ) from error
+    return listener
+
+
+def _tell(settings: Settings, url: str, admin: Path) -> None:
+    log.info("hub.started", url=url, admin=str(admin), **settings.redacted())
