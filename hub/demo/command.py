@@ -49,6 +49,7 @@ def tell(summary: Path, *, keep: bool) -> None:
 
 def _end(stage: Stage, *, finished: bool) -> None:
     """Stop everything; remove the folder unless somebody has to look into it."""
+    stage.screen.say("stopping everything")
     stage.processes.stop()
     _stop_modules(stage)
     if finished:

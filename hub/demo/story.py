@@ -50,6 +50,7 @@ class Stage:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refusal: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -144,18 +145,22 @@ def _register(stage: Stage, path: Path) -> dict[str, Any]:
 
 
 def _package(stage: Stage, model: str) -> str:
-    """Package a model on a Debian base where containers can run, else for processes alone."""
-    if not answers():
-        stage.notes.append("no container engine answers: the docker device is left out")
-        return _build(stage, model, "host")
-    if any(kind == "docker" for _, kind in stage.devices.values()) or not stage.devices:
-        try:
-            return _build(stage, model, "debian")
-        except FleetError as error:
-            if stage.devices:
-                raise
-            stage.notes.append(f"the docker device is left out: {error}")
-    return _build(stage, model, "host")
+    """Package a model on the base that was chosen for the first one."""
+    if stage.base == "":
+        stage.base = "debian" if answers() else "host"
+        if stage.base == "host":
+            stage.notes.append("no container engine answers: the docker device is left out")
+        else:
+            try:
+                image = _build(stage, model, stage.base)
+            except FleetError as error:
+                # Not Debian, no packages, another Python: processes need no base layer.
+                stage.notes.append(f"the docker device is left out: {error}")
+                stage.base = "host"
+            else:
+                stage.devices[_CONTAINER[0]] = _CONTAINER[1]
+                return image
+    return _build(stage, model, stage.base)
 
 
 def _build(stage: Stage, model: str, base: str) -> str:
@@ -169,8 +174,6 @@ def _build(stage: Stage, model: str, base: str) -> str:
         "base": base,
     }
     image = follow(stage.client, stage.client.post("/api/v1/images", body), stage.screen.say)
-    if base == "debian":
-        stage.devices.setdefault(_CONTAINER[0], _CONTAINER[1])
     return f"{image['name']}:{image['version']}"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -115,7 +117,8 @@ def _checks(
 
 def show(summary: dict[str, Any]) -> None:
     """Print the tables."""
-    console = Console()
+    # A pipe has no width; people on a terminal have theirs.
+    console = Console(width=None if sys.stdout.isatty() else 100)
     console.print()
     console.print(_devices(summary["devices"]))
     console.print()
@@ -130,18 +133,17 @@ def show(summary: dict[str, Any]) -> None:
 
 
 def _devices(devices: dict[str, Any]) -> Table:
-    table = Table(title="devices", title_justify="left", header_style="bold")
-    for head in ("device", "profile", "runtime", "model", "status"):
-        table.add_column(head)
-    for head in ("inferences", "accuracy", "p50 ms", "p99 ms", "pulled"):
-        table.add_column(head, justify="right")
+    table = Table(title="devices", title_justify="left", header_style="bold", box=SIMPLE)
+    for head in ("device", "profile", "runtime", "model"):
+        table.add_column(head, no_wrap=True)
+    for head in ("answers", "right", "p50 ms", "p99 ms", "pulled"):
+        table.add_column(head, justify="right", no_wrap=True)
     for name, d in devices.items():
         table.add_row(
             name,
             d["profile"],
             d["runtime"],
             d["model"],
-            d["status"],
             str(d["inferences"]),
             f"{d['accuracy']:.1%}",
             f"{d['latencyP50Ms']:.1f}",
@@ -152,8 +154,8 @@ def _devices(devices: dict[str, Any]) -> Table:
 
 
 def _profiles(profiles: dict[str, Any]) -> Table:
-    table = Table(title="profiles", title_justify="left", header_style="bold")
-    for head in ("profile", "inferences", "accuracy", "p50 ms", "p99 ms"):
+    table = Table(title="profiles", title_justify="left", header_style="bold", box=SIMPLE)
+    for head in ("profile", "answers", "right", "p50 ms", "p99 ms"):
         table.add_column(head, justify="left" if head == "profile" else "right")
     for name, p in profiles.items():
         table.add_row(
@@ -167,7 +169,7 @@ def _profiles(profiles: dict[str, Any]) -> Table:
 
 
 def _counts(summary: dict[str, Any]) -> Table:
-    table = Table(title="the job", title_justify="left", show_header=False)
+    table = Table(title="the job", title_justify="left", show_header=False, box=SIMPLE)
     table.add_column()
     table.add_column(justify="right")
     for name, count in summary["telemetry"].items():
