@@ -75,6 +75,10 @@ class HubClient:
             trust_env=False,
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def get(self, path: str, **params: Any) -> Any:
         """GET and return the decoded answer."""
         given = {key: value for key, value in params.items() if value is not None}
