@@ -78,6 +78,10 @@ class Workshop:
         (modules / "inference" / "requirements.txt").write_text("# the server\ntinyserver>=1\n")
         (modules / "azureml_shim" / "azureml").mkdir(parents=True)
         (modules / "azureml_shim" / "azureml" / "__init__.py").write_text("")
+        protocol = self.root / "protocol"
+        protocol.mkdir()
+        for name in ("__init__.py", "golden.py", "topics.py"):
+            (protocol / name).write_text("")
         self.uv = Uv(
             uv.find_uv_bin(),
             self.root / "cache" / "locks",
@@ -86,12 +90,13 @@ class Workshop:
         )
         clock = SystemClock()
         self.builder = ImageBuilder(
-            self.blobs,
-            self.root / "cache",
-            modules,
-            self.uv,
-            DebianBases(self.root / "bases", self.root),
-            clock,
+            blobs=self.blobs,
+            cache_dir=self.root / "cache",
+            modules_dir=modules,
+            protocol_dir=protocol,
+            uv=self.uv,
+            bases=DebianBases(self.root / "bases", self.root),
+            clock=clock,
         )
         self.budget = Budget(clock, clock.monotonic() + 60, threading.Event())
 

@@ -47,7 +47,10 @@ def docker_engine() -> str:
 
 
 class DockerWorld(RegistryWorld):
-    """One device of an engine that may have others."""
+    """One device of an engine that may have others, on a network of its own.
+
+    The engine's default bridge is shared by every engine of a machine, so another one may take it.
+    """
 
     def __init__(self, registry: OciRegistry, root: Path, address: str) -> None:
         super().__init__(registry)
@@ -55,6 +58,9 @@ class DockerWorld(RegistryWorld):
         self.address = address
         self.device = DeviceId(f"test-{uuid.uuid4().hex[:12]}")
         self.engine = DockerEngine(address)
+        self.options = {"HostConfig": {"NetworkMode": str(self.device)}}
+        with docker.APIClient(base_url=address, version="auto") as api:
+            api.create_network(str(self.device), driver="bridge")
 
     def make_image(self, version: str) -> Digest:
         busybox = Path(str(shutil.which("busybox"))).read_bytes()
@@ -83,6 +89,7 @@ class DockerWorld(RegistryWorld):
     def _clean(self, api: docker.APIClient) -> None:
         for found in api.containers(all=True, filters={"label": f"{DEVICE_LABEL}={self.device}"}):
             api.remove_container(found["Id"], force=True, v=True)
+        api.remove_network(str(self.device))
         for image in api.images():
             for name in image.get("RepoDigests") or ():
                 if name.startswith(self.registry.authority):

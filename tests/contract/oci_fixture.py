@@ -19,7 +19,6 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -266,6 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
         if is_blob and faults.stall:
             self.wfile.write(body[:10])
             registry.released.wait(20)
+            self.close_connection = True
+            return
         if is_blob and faults.cut_after:
             self.wfile.write(body[: faults.cut_after.popleft()])
             self.close_connection = True
@@ -340,9 +341,3 @@ def python_image(registry: OciRegistry, *, version: str = "1", size: int = 1000)
             "Labels": {"io.rimward.python": f"3.{sys.version_info[1]}"},
         },
     )
-
-
-def write_ca(registry: OciRegistry, folder: Path) -> Path:
-    path = folder / "ca.crt"
-    path.write_bytes(registry.ca_pem)
-    return path

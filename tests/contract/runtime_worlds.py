@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from oci_fixture import OciRegistry, python_image
 
@@ -34,6 +34,7 @@ class World(Protocol):
     """A machine, a registry with images, and ways to make things happen."""
 
     image: ImageRef
+    options: dict[str, Any]  # create options every module here needs
 
     def runtime(self) -> Runtime: ...
     def other_image(self, version: str) -> ImageRef: ...
@@ -51,6 +52,7 @@ class RegistryWorld:
 
     def __init__(self, registry: OciRegistry) -> None:
         self.registry = registry
+        self.options: dict[str, Any] = {}
         self.image = registry.ref(self.make_image("1"))
 
     def make_image(self, version: str) -> Digest:
@@ -93,6 +95,7 @@ async def ask_http(instance: Instance, tries: int) -> int:
 
 class FakeWorld:
     def __init__(self, registry: OciRegistry) -> None:
+        self.options: dict[str, Any] = {}
         self.image = ImageRef(registry.authority, "demo/digits", None, Digest("sha256:" + "1" * 64))
         self.machine = FakeMachine(offered={str(self.image.digest): 5000})
 

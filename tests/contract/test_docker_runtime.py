@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -39,8 +40,11 @@ def run(world: DockerWorld, story: Callable[[DockerRuntime], Awaitable[None]]) -
     asyncio.run(scenario())
 
 
-def spec(world: DockerWorld, **options: object) -> ModuleSpec:
-    return ModuleSpec(ModuleName("digits"), world.image, create_options=dict(options))
+def spec(world: DockerWorld, **options: Any) -> ModuleSpec:
+    host = world.options["HostConfig"] | options.pop("HostConfig", {})
+    return ModuleSpec(
+        ModuleName("digits"), world.image, create_options={"HostConfig": host, **options}
+    )
 
 
 def test_containers_of_other_devices_are_invisible(world: DockerWorld) -> None:

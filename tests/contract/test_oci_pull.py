@@ -151,6 +151,33 @@ def test_a_stalled_download_is_given_up(registry: OciRegistry, tmp_path: Path) -
     assert world.fails(tmp_path / "blob").code is Code.IMAGE_UNAVAILABLE
 
 
+def test_a_cancelled_download_ends_at_once_and_goes_on_later(
+    registry: OciRegistry, tmp_path: Path
+) -> None:
+    world = World(registry)
+    world.client = RegistryClient(
+        world.clock, ssl_context=registry.trust(), policy=PullPolicy(stall_seconds=60)
+    )
+    registry.faults.stall = True
+
+    async def cancel() -> None:
+        work = asyncio.create_task(world.client.blob(world.source, world.blob, tmp_path / "blob"))
+        for _ in range(1000):
+            if world.source.meter.bytes_received == 10:
+                break
+            await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.wait({work})
+        assert work.cancelled()
+
+    asyncio.run(cancel())  # ends only when the thread has
+    registry.faults.stall = False
+    registry.released.set()
+    world.fetch(tmp_path / "blob")
+
+    assert (tmp_path / "blob").read_bytes() == BLOB
+
+
 def test_a_busy_registry_is_asked_again(registry: OciRegistry, tmp_path: Path) -> None:
     world = World(registry)
     registry.faults.statuses.extend([503, 429])

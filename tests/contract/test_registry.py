@@ -7,18 +7,17 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from foreign_registry import LOGIN, Running, free_port
+from packaging_lab import Workshop, make_wheel
 from registry_lab import Served, serve_registry
 from requirements_gate import require
-from tls_lab import make_authority
 
 from hub.adapters.blobs import DiskBlobs
 from hub.adapters.memory import MemoryStore
@@ -30,70 +29,7 @@ from hub.core.packaging import ImageRegistry, Layer, LayerKind, image_manifest
 from protocol.errors import Code, FleetError
 from protocol.ids import Digest, digest_of
 
-LOGIN = Login("admin", "admin-secret")
-# What `htpasswd -B` makes of that password; the cost is the lowest there is.
-_HTPASSWD = "admin:$2y$04$zZopza/gfhRL0rO4BNfYwuQ13BvOK5iGIxFgIz6dj6/CmePcQwmTW\n"
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Running:
-    """A docker-registry that answers."""
-
-    authority: str
-    ca_file: Path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-@pytest.fixture(scope="module")
-def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    program = shutil.which("docker-registry")
-    require("registry", program is not None, "docker-registry is not on PATH")
-    root = tmp_path_factory.mktemp("docker-registry")
-    authority = make_authority()
-    (root / "ca.pem").write_text(authority.pem)
-    authority.credential(root, "server")
-    (root / "htpasswd").write_text(_HTPASSWD)
-    port = _free_port()
-    settings = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {
-            "filesystem": {"rootdirectory": str(root / "data")},
-            "delete": {"enabled": True},
-        },
-        "http": {
-            "addr": f"127.0.0.1:{port}",
-            "secret": "for tests",
-            "tls": {"certificate": str(root / "server.pem"), "key": str(root / "server.pem")},
-        },
-        "auth": {"htpasswd": {"realm": "test", "path": str(root / "htpasswd")}},
-    }
-    (root / "config.yml").write_text(json.dumps(settings))
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(program), "serve", str(root / "config.yml")], stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 10
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                require("registry", available=False, why=(root / "log").read_text()[-500:])
-            time.sleep(0.05)
-        yield Running(f"127.0.0.1:{port}", root / "ca.pem")
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +184,27 @@ def test_a_malformed_name_is_refused(registry: ImageRegistry, bad: str) -> None:
     assert code_of(lambda: put(registry, bad, b"x")) == Code.ID_INVALID
 
 
+def test_a_built_image_lands_in_it_whole(
+    registry: ImageRegistry, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    make_wheel(tmp_path / "wheels", "tinyserver", "1.0")
+    workshop = Workshop(tmp_path / "workshop", tmp_path / "wheels")
+    recipe = workshop.recipe(name=name)
+    builder, steps = workshop.builder, workshop.steps
+
+    image = builder.build(recipe, registry, steps.append)
+    again = builder.build(replace(recipe, name=f"{name}-copy"), registry, steps.append)
+
+    content, _ = registry.get_manifest(name, "1")
+    assert digest_of(content) == image.digest == again.digest
+    for digest in (image.config_digest, *(layer.digest for layer in image.layers)):
+        with registry.get_blob(name, digest) as file:
+            assert digest_of(file.read()) == digest
+    model = image.layers[-1].size
+    assert again.sent_bytes in (0, model)
+
+
 # ---- only over the network -----------------------------------------------------------------------
 
 
@@ -281,7 +238,7 @@ def test_what_the_account_may_not_do_is_refused(served: Served) -> None:
 
 
 def test_nobody_listening_is_said_to_be_unreachable() -> None:
-    settings = RemoteSettings(f"127.0.0.1:{_free_port()}", plain_http=True, pause_seconds=0)
+    settings = RemoteSettings(f"127.0.0.1:{free_port()}", plain_http=True, pause_seconds=0)
     with contextlib.closing(RemoteRegistry(settings)) as remote:
         unreachable = code_of(lambda: remote.has_blob("team/x", digest_of(b"x")))
 

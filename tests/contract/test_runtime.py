@@ -51,8 +51,10 @@ def run(world: World, story: Callable[[Runtime], Awaitable[None]]) -> None:
     asyncio.run(scenario())
 
 
-def spec(image: ImageRef, **env: str) -> ModuleSpec:
-    return ModuleSpec(ModuleName("digits"), image, env=env)
+def spec(world: World, image: ImageRef | None = None, **env: str) -> ModuleSpec:
+    return ModuleSpec(
+        ModuleName("digits"), image or world.image, create_options=world.options, env=env
+    )
 
 
 async def code_of(call: Awaitable[object]) -> Code:
@@ -99,7 +101,7 @@ def test_an_altered_image_is_refused_and_nothing_is_left(world: World) -> None:
 
         assert await code_of(runtime.pull(altered, BEARER)) is Code.DIGEST_MISMATCH
         assert altered.digest not in (await runtime.observe()).images
-        assert await code_of(runtime.start(spec(altered))) is Code.IMAGE_UNAVAILABLE
+        assert await code_of(runtime.start(spec(world, altered))) is Code.IMAGE_UNAVAILABLE
 
     run(world, story)
 
@@ -131,7 +133,7 @@ def test_an_image_by_tag_is_refused(world: World) -> None:
 
 def test_starting_before_the_pull_is_refused(world: World) -> None:
     async def story(runtime: Runtime) -> None:
-        assert await code_of(runtime.start(spec(world.image))) is Code.IMAGE_UNAVAILABLE
+        assert await code_of(runtime.start(spec(world))) is Code.IMAGE_UNAVAILABLE
         assert (await runtime.observe()).instances == ()
 
     run(world, story)
@@ -140,12 +142,12 @@ def test_starting_before_the_pull_is_refused(world: World) -> None:
 def test_a_started_module_runs_and_answers(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
         observed = await runtime.observe()
 
         assert observed.instances == (started,)
         assert started.state is InstanceState.RUNNING
-        assert (started.id, started.module) == (spec(world.image).instance_id, "digits")
+        assert (started.id, started.module) == (spec(world).instance_id, "digits")
         assert started.image == world.image.digest
         assert await world.ask(started) == 200
 
@@ -155,8 +157,8 @@ def test_a_started_module_runs_and_answers(world: World) -> None:
 def test_starting_twice_is_one_instance(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        first = await runtime.start(spec(world.image))
-        second = await runtime.start(spec(world.image))
+        first = await runtime.start(spec(world))
+        second = await runtime.start(spec(world))
 
         assert second == first
         assert (await runtime.observe()).instances == (first,)
@@ -167,8 +169,8 @@ def test_starting_twice_is_one_instance(world: World) -> None:
 def test_two_versions_run_beside_each_other(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        old = await runtime.start(spec(world.image))
-        new = await runtime.start(spec(world.image, MODE="new"))
+        old = await runtime.start(spec(world))
+        new = await runtime.start(spec(world, MODE="new"))
 
         assert old.id != new.id
         assert old.endpoint != new.endpoint
@@ -180,7 +182,7 @@ def test_two_versions_run_beside_each_other(world: World) -> None:
 def test_an_exit_is_seen_with_its_code(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image, TEST_EXIT="3"))
+        started = await runtime.start(spec(world, TEST_EXIT="3"))
         world.exited(started.id, 3)
         (seen,) = await until(runtime, lambda found: found[0].state is InstanceState.EXITED)
 
@@ -192,10 +194,10 @@ def test_an_exit_is_seen_with_its_code(world: World) -> None:
 def test_an_exited_instance_is_replaced_by_the_next_start(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
         await world.crash(started)
         await until(runtime, lambda found: found[0].state is InstanceState.EXITED)
-        again = await runtime.start(spec(world.image))
+        again = await runtime.start(spec(world))
 
         assert again.state is InstanceState.RUNNING
         assert [i.id for i in (await runtime.observe()).instances] == [started.id]
@@ -206,7 +208,7 @@ def test_an_exited_instance_is_replaced_by_the_next_start(world: World) -> None:
 def test_stopping_removes_the_instance(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
         await runtime.stop(started.id, grace_seconds=1)
 
         assert (await runtime.observe()).instances == ()
@@ -227,7 +229,7 @@ def test_stopping_what_is_gone_does_nothing(world: World) -> None:
 def test_logs_hold_what_the_module_wrote(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
         await world.ask(started)
 
         assert "module started\n" in await runtime.logs(started.id)
@@ -240,12 +242,12 @@ def test_logs_hold_what_the_module_wrote(world: World) -> None:
 def test_a_new_runtime_adopts_what_runs(world: World) -> None:
     async def story(runtime: Runtime) -> None:
         await runtime.pull(world.image, BEARER)
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
         adopted = world.runtime()
 
         assert (await adopted.observe()).instances == (started,)
         assert world.image.digest in (await adopted.observe()).images
-        assert await adopted.start(spec(world.image)) == started
+        assert await adopted.start(spec(world)) == started
         await adopted.stop(started.id, grace_seconds=1)
         assert (await runtime.observe()).instances == ()
 
@@ -257,7 +259,7 @@ def test_removing_images_spares_what_is_kept_or_used(world: World) -> None:
         used, kept, spare = world.image, world.other_image("2"), world.other_image("3")
         for image in (used, kept, spare):
             await runtime.pull(image, BEARER)
-        started = await runtime.start(spec(used))
+        started = await runtime.start(spec(world, used))
         await runtime.remove_images(frozenset({str(kept.digest)}))
 
         assert (await runtime.observe()).images == {used.digest, kept.digest}
@@ -273,7 +275,7 @@ def test_a_removed_image_can_come_back(world: World) -> None:
         assert (await runtime.observe()).images == frozenset()
         await runtime.pull(world.image, BEARER)
 
-        started = await runtime.start(spec(world.image))
+        started = await runtime.start(spec(world))
 
         assert started.state is InstanceState.RUNNING
 

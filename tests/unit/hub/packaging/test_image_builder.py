@@ -53,9 +53,11 @@ def test_an_image_has_its_layers_in_order(workshop: Workshop) -> None:
     assert "opt/rimward/site/tinydep/__init__.py" in site
     server = files_of(workshop, image, "server")
     assert sorted(server) == [
-        "opt/rimward/server/azureml/__init__.py",
+        "opt/rimward/server/azureml_shim/azureml/__init__.py",
         "opt/rimward/server/inference/__main__.py",
         "opt/rimward/server/inference/requirements.txt",
+        "opt/rimward/server/protocol/__init__.py",
+        "opt/rimward/server/protocol/golden.py",
     ]
     assert files_of(workshop, image, "code") == {"var/azureml-app/score.py": SCRIPT}
     model = "var/azureml-app/azureml-models/digits/1/model.onnx"
@@ -186,6 +188,22 @@ def test_bad_sources_are_refused_before_anything_is_installed(
     assert "dependencies: resolving" not in workshop.steps
 
 
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [({"score.py": b"x = 1"}, Code.SCRIPT_INVALID), ({"a.py": SCRIPT}, Code.FILE_MISSING)],
+)
+def test_a_bad_source_is_refused_without_building(
+    workshop: Workshop, files: dict[str, bytes], wanted: Code
+) -> None:
+    assert code_of(lambda: workshop.builder.check(workshop.with_code(files))) == wanted
+
+
+def test_a_good_recipe_passes_the_check(workshop: Workshop) -> None:
+    workshop.builder.check(workshop.with_code({"score.py": SCRIPT}))
+
+    assert not (workshop.root / "cache").exists()
+
+
 def test_missing_bytes_are_refused(workshop: Workshop) -> None:
     lost = ModelFile("digits", 1, "model.onnx", digest_of(b"never stored"))
     recipe = replace(workshop.recipe(), models=(lost,))
@@ -242,6 +260,7 @@ def test_a_large_model_does_not_pass_through_memory(workshop: Workshop) -> None:
 
         def readinto(self, buffer: Any) -> int:
             count = min(len(buffer), self.left)
+            buffer[:count] = bytes(count)
             self.left -= count
             return count
 
