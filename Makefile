@@ -41,12 +41,19 @@ fmt: setup ## format and mend what can be mended
 
 .PHONY: golden
 golden: setup ## write the golden files anew; review the difference like code
-	RIMWARD_UPDATE_GOLDEN=1 "$(BIN)/python" -m pytest -q tests/test_golden.py
+	RIMWARD_UPDATE_GOLDEN=1 "$(BIN)/python" -m pytest -q -k golden
 	"$(BIN)/python" docs/generate.py
 
 .PHONY: docs
 docs: setup ## write the generated parts of docs/
 	"$(BIN)/python" docs/generate.py
+
+.PHONY: lock
+lock: setup ## resolve every dependency anew into requirements/dev.txt, with hashes
+	"$(BIN)/uv" pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 --upgrade \
+		$(foreach extra,agent docker hub inference demo dev,--extra $(extra)) \
+		pyproject.toml -o requirements/dev.txt
 
 .PHONY: chaos
 chaos: setup ## pull the plug N times (500) and look for anything lost
@@ -59,9 +66,9 @@ clean: ## remove the environment and every cache
 
 # ---- the environment ------------------------------------------------------------------------------
 
-# A Python that is new enough and can make environments; newest first, then whatever `python3` is.
+# A Python that is new enough and can make environments: `python3` if it is, else the newest.
 define FIND_PYTHON
-for name in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do \
+for name in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do \
 	if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then python="$$name"; break; fi; \
 done; \

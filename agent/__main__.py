@@ -53,7 +53,8 @@ def main() -> None:
     arguments = parser().parse_args()
     try:
         settings = read_settings(home=arguments.home, runtime=getattr(arguments, "runtime", None))
-        logs.configure(settings.log_level)
+        # A command's own words are enough; the daemon's events are what its log is for.
+        logs.configure(settings.log_level if arguments.command == "run" else "warning")
         with suppress(asyncio.CancelledError):
             asyncio.run(_run(arguments, settings))
     except FleetError as error:

@@ -12,6 +12,17 @@ from protocol.errors import Code, InvalidError
 PREFIX = "RIMWARD_AGENT_"
 VERSION = "0.1.0"
 RUNTIMES = ("auto", "docker", "process")
+_KNOWN = {
+    "HOME": "folder of identity, store, images and inputs",
+    "RUNTIME": "docker, process, or auto for docker where an engine answers",
+    "HUB_URL": "address of the hub, instead of the one from the enrolment",
+    "MQTT": "host:port of the MQTT endpoint, instead of the one from the enrolment",
+    "TICK_SECONDS": "longest time between two looks at the modules (1)",
+    "RESTART_SECONDS": "delay before the first restart of a module that ended (10)",
+    "LOG_LEVEL": "debug, info, warning or error",
+    "LEDGER": "file that gets a line for every message the hub acknowledged, for audits",
+}
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,11 @@ class Settings:
     ledger: Path | None = None
 
 
+def documented() -> dict[str, str]:
+    """Return every variable and its meaning, for docs/settings.md."""
+    return {PREFIX + name: meaning for name, meaning in _KNOWN.items()}
+
+
 def default_home(environment: Mapping[str, str]) -> Path:
     """Return the folder of the agent when none is named."""
     if named := environment.get(PREFIX + "HOME"):
@@ -65,22 +81,16 @@ def read_settings(
         InvalidError: `settings-invalid`, naming the variable.
     """
     given = dict(os.environ) if environment is None else dict(environment)
-    known = {
-        "HOME",
-        "RUNTIME",
-        "HUB_URL",
-        "MQTT",
-        "TICK_SECONDS",
-        "RESTART_SECONDS",
-        "LOG_LEVEL",
-        "LEDGER",
-    }
     for name in given:
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
-            raise _refuse(name, "is not a setting we know", f"known: {', '.join(sorted(known))}")
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in _KNOWN:
+            raise _refuse(name, "is not a setting we know", f"known: {', '.join(sorted(_KNOWN))}")
     chosen = runtime or given.get(PREFIX + "RUNTIME", "auto")
     if chosen not in RUNTIMES:
         raise _refuse(PREFIX + "RUNTIME", f"is {chosen!r}", f"choose one of {', '.join(RUNTIMES)}")
+    level = given.get(PREFIX + "LOG_LEVEL", "info").lower()
+    if level not in LOG_LEVELS:
+        hint = f"choose one of {', '.join(LOG_LEVELS)}"
+        raise _refuse(PREFIX + "LOG_LEVEL", f"is {level!r}", hint)
     ledger = given.get(PREFIX + "LEDGER")
     return Settings(
         home=(home or default_home(given)).absolute(),
@@ -89,7 +99,7 @@ def read_settings(
         mqtt=_endpoint(given.get(PREFIX + "MQTT")),
         tick_seconds=_seconds(given, "TICK_SECONDS", 1.0),
         restart_seconds=_seconds(given, "RESTART_SECONDS", 10.0),
-        log_level=given.get(PREFIX + "LOG_LEVEL", "info").lower(),
+        log_level=level,
         path=given.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
         docker=given.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
         ledger=Path(ledger) if ledger else None,

@@ -2,7 +2,8 @@
 """Write the parts of the documentation that are made from the code and the golden files.
 
 `docs/errors.md` is the catalogue of `protocol/errors.py`; the examples of `docs/protocol.md` are
-the golden files. `make docs` runs this, `tests/test_docs.py` checks that nobody forgot to.
+the golden files; the tables of `docs/settings.md` are what hub and agent read. `make docs` runs
+this, `tests/test_docs.py` checks that nobody forgot to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from protocol.errors import CATALOGUE, Code  # noqa: E402 - found by the line above
+from agent.settings import documented as agent_settings  # noqa: E402 - found by the line above
+from hub.settings import documented as hub_settings  # noqa: E402
+from protocol.errors import CATALOGUE, Code  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "protocol"
 ERRORS_HEAD = """\
@@ -76,11 +79,21 @@ def render_samples(page: str) -> str:
     return _SAMPLE.sub(block, page)
 
 
+def render_settings(page: str) -> str:
+    """Return `page` with the tables of variables that hub and agent read."""
+    for name, table in (("hub", hub_settings()), ("agent", agent_settings())):
+        rows = "\n".join(f"| `{variable}` | {meaning} |" for variable, meaning in table.items())
+        block = f"<!-- {name} -->\n| variable | meaning |\n|---|---|\n{rows}\n<!-- end -->"
+        page = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _: block, page, flags=re.DOTALL)  # noqa: B023 - used at once
+    return page
+
+
 def pages() -> dict[Path, str]:
     """Return every generated page by its path, as it should be."""
-    protocol = ROOT / "docs" / "protocol.md"
+    protocol, settings = ROOT / "docs" / "protocol.md", ROOT / "docs" / "settings.md"
     return {
         ROOT / "docs" / "errors.md": render_errors(),
+        settings: render_settings(settings.read_text(encoding="utf-8")),
         protocol: render_samples(protocol.read_text(encoding="utf-8")),
     }
 

@@ -19,7 +19,6 @@ for folder in (TESTS, TESTS.parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from foreign_registry import docker_registry  # noqa: E402, F401 - a fixture for all
 from requirements_gate import COMPONENTS, VARIABLE, required_components  # noqa: E402 - found above
 
 hypothesis_settings.register_profile("default", max_examples=50, deadline=None)

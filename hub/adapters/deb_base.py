@@ -58,7 +58,7 @@ class Suite:
 
 _SUITES = {
     "bookworm": Suite("3.11", (*_COMMON, "libssl3", "libffi8", "libreadline8")),
-    "trixie": Suite("3.13", (*_COMMON, "libssl3t64", "libffi8", "libreadline8t64")),
+    "trixie": Suite("3.13", (*_COMMON, "libssl3t64", "libffi8", "libreadline8t64", "libzstd1")),
 }
 _DROPPED = re.compile(
     r"usr/share/(?:man|locale|info|lintian|doc-base|bash-completion|menu|bug|pixmaps|applications"

@@ -68,6 +68,7 @@ def _stop_modules(stage: Stage) -> None:
 
 def _leave(stage: Stage) -> None:
     """Leave everything running and say how to look around."""
+    story.take_cables_away(stage)
     rimward, agent = (Path(sys.executable).parent / name for name in ("rimward", "rimward-agent"))
     pids = " ".join(str(child.process.pid) for child in stage.processes.running())
     homes = [

@@ -188,7 +188,7 @@ def _enrol(stage: Stage) -> None:
             ["enroll", *home, "--profile", profile, "--claim", "-"],
             claim,
         )
-        _start_agent(stage, device)
+        _start_agent(stage, device, by_cable=device == "lab-1")
     simulated = [f"sim-{number:02d}" for number in range(1, SIMULATED + 1)]
     rows = [{"deviceId": name, "claim": _invite(stage, name)} for name in simulated]
     claims = stage.folder / "claims"
@@ -212,10 +212,10 @@ def _invite(stage: Stage, device: str) -> str:
     return claim
 
 
-def _start_agent(stage: Stage, device: str) -> None:
+def _start_agent(stage: Stage, device: str, *, by_cable: bool = False) -> None:
     home = stage.home(device)
     extra = {"RIMWARD_AGENT_LEDGER": str(home / "acknowledged")}
-    if device == "lab-1":
+    if by_cable:
         extra |= _cables(stage, home)
     arguments = ["run", "--home", str(home), "--runtime", stage.devices[device][1]]
     stage.agents[device] = stage.processes.start(f"agent-{device}", "agent", arguments, extra)
@@ -232,6 +232,16 @@ def _cables(stage: Stage, home: Path) -> dict[str, str]:
         "RIMWARD_AGENT_HUB_URL": f"https://127.0.0.1:{https_port}",
         "RIMWARD_AGENT_MQTT": f"127.0.0.1:{mqtt_port}",
     }
+
+
+def take_cables_away(stage: Stage) -> None:
+    """Connect the agent that was behind cables straight to the hub; they end with the demo."""
+    stage.agents["lab-1"].process.terminate()
+    stage.agents["lab-1"].process.wait()
+    for cable in stage.cables:
+        say_to(cable, "quit")
+        cable.process.wait()
+    _start_agent(stage, "lab-1")
 
 
 def _online(client: HubClient) -> int:

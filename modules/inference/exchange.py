@@ -60,7 +60,9 @@ class ResponseLike(Protocol):
     status_code: int
     headers: Any
 
-    def get_data(self) -> bytes: ...
+    def get_data(self) -> bytes:
+        """Return the body."""
+        ...
 
 
 def json_answer(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from foreign_registry import docker_registry  # noqa: F401 - a fixture
 
 from hub.demo.digits import Digits, make
 
@@ -11,8 +12,3 @@ from hub.demo.digits import Digits, make
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     return make(tmp_path_factory.mktemp("digits") / "models")
 
-
-@pytest.fixture
-def short(tmp_path: Path) -> Path:
-    """A folder of its own; the name says that socket paths must stay short."""
-    return tmp_path
