@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from agent import bootstrap, logs
 from agent.adapters.audit import StatusFile
 from agent.adapters.clock import SystemClock
 from agent.settings import RUNTIMES, VERSION, Settings, read_settings
-from protocol.errors import Code, FleetError, NotFoundError
+from protocol.errors import CATALOGUE, Code, FleetError, NotFoundError
+
+log = structlog.get_logger()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +65,9 @@ def main() -> None:
         sys.exit(error.entry.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # a defect: its exit code tells a supervisor, its traceback tells us
+        log.exception("agent.crashed")
+        sys.exit(CATALOGUE[Code.INTERNAL].exit_code)
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -41,6 +42,8 @@ from agent.updater import Hands, Updater
 from agent.verifier import Verifier
 from protocol.errors import Code, ConflictError, FleetError
 from protocol.messages import MqttEndpoint
+
+_STORE_SECONDS = 5.0  # between two looks whether the store still answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ def registry_client(enrolled: Enrolled, clock: Clock) -> RegistryClient:
     """Return the client that pulls images; the hub's own registry is reached as the hub is."""
     authority = enrolled.identity.enrolled.registry
     bases = {authority: enrolled.identity.hub_url} if authority else {}
-    return RegistryClient(clock, ssl_context=enrolled.make_context(), authority_map=bases)
+    trust = ssl.create_default_context()
+    trust.load_verify_locations(cadata=enrolled.identity.enrolled.ca)
+    return RegistryClient(clock, ssl_context=trust, authority_map=bases)
 
 
 def image_puller(settings: Settings, enrolled: Enrolled, clock: Clock) -> ImagePuller:
@@ -165,9 +170,22 @@ def assemble(
         inputs=settings.home / "inputs",
         tick_seconds=settings.tick_seconds,
         on_report=StatusFile(settings.home / "status.json").write,
-        background=(_renewer(settings, enrolled, api, clock).run,),
+        background=(
+            _renewer(settings, enrolled, api, clock).run,
+            lambda: _keep_open(store, clock),
+        ),
     )
     return Agent(Rims(runtime, transport, prober, store, clock), organs, loop_settings)
+
+
+async def _keep_open(store: SqliteStore, clock: Clock) -> None:
+    """Open the store anew after it failed, or raise FleetError while it cannot be opened."""
+    while True:
+        await clock.sleep(_STORE_SECONDS)
+        try:
+            store.get("")
+        except FleetError:
+            store.reopen()
 
 
 def _renewer(settings: Settings, enrolled: Enrolled, api: HubApiClient, clock: Clock) -> Renewer:

@@ -8,14 +8,15 @@ rename).
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin
 
 import structlog
 
-from agent.core.ports import Clock, Outbox, Prober
+from agent.core.ports import MAX_BODY_BYTES, Clock, Outbox, Prober
 from protocol.errors import Code, FleetError
 from protocol.ids import ModuleName
 from protocol.manifest import InputSource
@@ -26,6 +27,7 @@ _RETRY_SECONDS = 0.5
 _TRIES = 3
 _FORGET_BATCH = 100
 _TIMEOUT_SECONDS = 30.0
+_HANG_SECONDS = 29.0  # timers may be a little early
 _OK = 200
 _SERVER_ERROR = 500
 _BUSY = 503
@@ -63,11 +65,12 @@ class Feeder:
         self._folder = folder / source.directory
         self._prober, self._outbox, self._clock = rims
         self._hooks = hooks
-        self._failures: dict[str, int] = {}
+        self._failing = ""
+        self._failures = 0
         self._done: list[str] = []
 
     async def run(self) -> None:
-        """Feed until cancelled."""
+        """Feed until cancelled, or raise FleetError (`disk-full`, ...) or OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
             waits = False
@@ -85,6 +88,12 @@ class Feeder:
     def _forget_done(self) -> None:
         """Drop the notes of files that are gone; after a crash a few stay behind, which is safe."""
         if self._done:
+            # A name that a power cut brings back must still meet its note.
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             self._outbox.forget_consumed(self._done)
             self._done.clear()
 
@@ -92,17 +101,23 @@ class Feeder:
         """Answer one file; False when it has to be tried again later."""
         path = self._folder / name
         try:
-            stat = path.stat()
-            body = path.read_bytes() if stat.st_size <= MAX_FILE_BYTES else b""
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return True  # a folder, a pipe: nobody's input
+            body = path.read_bytes() if status.st_size <= MAX_FILE_BYTES else b""
         except FileNotFoundError:
             return True
-        key = f"{self._module}/{self._source.directory}/{name}#{stat.st_ino}.{stat.st_mtime_ns}"
+        except OSError as error:
+            log.debug("input.unreadable", module=self._module, input=name, why=str(error))
+            return True
+        version = f"{status.st_ino}.{status.st_mtime_ns}"
+        key = f"{self._module}/{self._source.directory}/{_text(name)}#{version}"
         if self._outbox.is_consumed(key):
             # The answer is stored: the agent ended before it could remove the file.
             self._remove(path, key)
             return True
-        if stat.st_size > MAX_FILE_BYTES:
-            self._store(path, key, b"", {"error": f"{Code.TOO_LARGE}: {stat.st_size} bytes"})
+        if status.st_size > MAX_FILE_BYTES:
+            self._store(path, key, b"", {"error": f"{Code.TOO_LARGE}: {status.st_size} bytes"})
             return True
         endpoint = self._hooks.endpoint(self._module)
         return endpoint is not None and await self._ask(path, key, body, endpoint)
@@ -111,34 +126,50 @@ class Feeder:
         started = self._clock.monotonic()
         try:
             status, answer = await self._prober.request(
-                urljoin(endpoint, self._source.path), body, timeout_seconds=_TIMEOUT_SECONDS
+                f"{endpoint}/{self._source.path.removeprefix('/')}",
+                body,
+                timeout_seconds=_TIMEOUT_SECONDS,
             )
         except FleetError as error:
             log.info("input.waits", module=self._module, input=path.name, why=str(error))
-            return False
+            # A module that cannot be reached says nothing about the file; one that hangs does.
+            hung = self._clock.monotonic() - started >= _HANG_SECONDS
+            if not hung or self._again(key):
+                return False
+            self._store(path, key, b"", {"error": f"{error.code}: {error}"})
+            return True
         latency_ms = (self._clock.monotonic() - started) * 1000
         if status == _BUSY or (status >= _SERVER_ERROR and self._again(key)):
             return False
-        properties = {"input": path.stem, "latencyMs": f"{latency_ms:.3f}"}
+        properties = {"latencyMs": f"{latency_ms:.3f}"}
         if status != _OK:
             properties["error"] = f"status {status}"
+        if len(answer) > MAX_BODY_BYTES:
+            properties["error"] = f"{Code.TOO_LARGE}: an answer of {len(answer)} bytes"
+            answer = b""
         self._store(path, key, answer, properties)
         return True
 
     def _again(self, key: str) -> bool:
         """Tell whether a file that a module failed on is worth another try."""
-        self._failures[key] = self._failures.get(key, 0) + 1
-        return self._failures[key] < _TRIES
+        if key != self._failing:
+            self._failing, self._failures = key, 0
+        self._failures += 1
+        return self._failures < _TRIES
 
     def _store(self, path: Path, key: str, body: bytes, properties: dict[str, str]) -> None:
-        properties.setdefault("input", path.stem)
+        properties["input"] = _text(path.stem)
         at_ms, output = int(self._clock.now().timestamp() * 1000), self._source.output
         if self._hooks.is_routed(self._module, output):
             self._outbox.add(self._module, output, at_ms, body, properties, consumed=key)
             self._hooks.stored()
-        self._failures.pop(key, None)
         self._remove(path, key)
 
     def _remove(self, path: Path, key: str) -> None:
         path.unlink(missing_ok=True)
         self._done.append(key)
+
+
+def _text(name: str) -> str:
+    """Return a file name as text that can be stored: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")

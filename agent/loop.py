@@ -108,11 +108,24 @@ class Agent:
     async def run(self) -> None:
         """Run the device until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._rims.transport.run(self._on_event))
-            group.create_task(self._organs.courier.run())
+            group.create_task(self._keep(lambda: self._rims.transport.run(self._on_event)))
+            group.create_task(self._keep(self._organs.courier.run))
             group.create_task(self._reconcile(group))
             for work in self._settings.background:
-                group.create_task(work())
+                group.create_task(self._keep(work))
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a part again when it fails: that must end neither the others nor the agent."""
+        while True:
+            try:
+                await work()
+            except (FleetError, OSError) as error:
+                log.warning("part.failed", part=_name(work), why=str(error))
+            except Exception:
+                log.exception("part.crashed", part=_name(work))
+            else:
+                return
+            await self._rims.clock.sleep(self._settings.tick_seconds)
 
     # ---- what the hub says ----------------------------------------------------------------------
 
@@ -140,6 +153,8 @@ class Agent:
             handlers[kind](body)
         except FleetError as error:
             log.warning("message.refused", kind=kind, code=error.code, why=str(error))
+        except Exception:  # one bad message must not end the connection
+            log.exception("message.crashed", kind=kind)
 
     def _offer(self, body: bytes) -> None:
         self._offered = body
@@ -165,16 +180,20 @@ class Agent:
         self._ask()
         await self._accept()
         if self._organs.updater.pending and (self._update is None or self._update.done()):
-            self._update = group.create_task(self._run_update())
-        await self._supervise(group)
+            self._update = group.create_task(self._keep(self._organs.updater.run))
+        try:
+            await self._supervise(group)
+        except FleetError as error:  # the hub shall hear of it, so the tick goes on
+            log.warning("supervision.failed", code=error.code, why=str(error))
+            self._observed = Observed(frozenset(), ())
         self._feed(group)
         if self._organs.reporter.report(self._report()):
             self._settings.on_report(self._organs.reporter.newest)
 
     def _ask(self) -> None:
-        now = self._rims.clock.monotonic()
+        now, accepted = self._rims.clock.monotonic(), self._organs.memory.accepted
         if self._connected and now >= self._ask_at:
-            message = codec.encode(DesiredGet(self._organs.memory.floor.version))
+            message = codec.encode(DesiredGet(accepted.version.version if accepted else 0))
             if self._rims.transport.publish(UpKind.DESIRED_GET, message):
                 self._ask_at = now + self._settings.ask_seconds
 
@@ -183,16 +202,18 @@ class Agent:
         if envelope is None:
             return
         try:
-            if not self._organs.memory.offer(envelope, self._rims.clock.now()):
-                return
+            is_new = self._organs.memory.offer(envelope, self._rims.clock.now())
         except FleetError as error:
             log.warning("desired.refused", code=error.code, why=str(error))
-            if error.code is not Code.VERSION_ROLLED_BACK:  # an old copy may simply be late
-                self._refusal = Refusal(error.code, str(error))
+            if error.retryable:  # this device could not store it
+                self._offered = envelope
+            elif error.code is not Code.VERSION_ROLLED_BACK:  # an old copy may simply be late
+                self._refusal = Refusal.of(error)
             return
         self._refusal = None
-        log.info("desired.accepted", version=self._organs.memory.floor.version)
-        await self._cancel_update()
+        if is_new:
+            log.info("desired.accepted", version=self._organs.memory.floor.version)
+            await self._cancel_update()
 
     async def _cancel_update(self) -> None:
         """The newest desired state always supersedes: drop what is under way."""
@@ -200,13 +221,6 @@ class Agent:
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
-
-    async def _run_update(self) -> None:
-        try:
-            await self._organs.updater.run()
-        except Exception:  # a defect in one step must not end the agent; the next tick tries again
-            log.exception("update.crashed")
-            await self._rims.clock.sleep(self._settings.tick_seconds)
 
     async def _supervise(self, group: asyncio.TaskGroup) -> None:
         async with self._organs.acting:
@@ -230,18 +244,21 @@ class Agent:
         """Perform a plan; a pull never blocks supervision, one failure does not stop the rest."""
         pulls = [step for step in steps if isinstance(step, Pull)]
         healing = self._heal is not None and not self._heal.done()
-        if pulls and not healing and not self._organs.updater.pending:
-            self._heal = group.create_task(self._pull(pulls))
+        if pulls and not healing:
+            self._heal = group.create_task(self._keep(lambda: self._pull(pulls)))
         absent = {pull.image for pull in pulls}
         for step in steps:
             if isinstance(step, Pull) or (isinstance(step, Start) and step.spec.image in absent):
                 continue
+            instance_id = step.spec.instance_id if isinstance(step, Start) else step.instance_id
+            if isinstance(step, Start):
+                self._organs.restarts.started(instance_id)
             try:
                 await self._organs.executor.execute(step)
             except FleetError as error:
-                log.warning("step.failed", step=str(step)[:200], code=error.code, why=str(error))
-            if isinstance(step, Start):
-                self._organs.restarts.started(step.spec.instance_id)
+                log.warning("step.failed", instance=instance_id, code=error.code, why=str(error))
+                if isinstance(step, Start) and not error.retryable:
+                    self._organs.restarts.saw_end(instance_id, self._rims.clock.now())
         if steps:
             self._observed = await self._rims.runtime.observe()
 
@@ -273,15 +290,7 @@ class Agent:
                 (self._rims.prober, self._rims.outbox, self._rims.clock),
                 Hooks(self._endpoint, self._is_routed, self._organs.courier.wake),
             )
-            self._feeding[key] = group.create_task(self._feed_one(feeder))
-
-    async def _feed_one(self, feeder: Feeder) -> None:
-        while True:
-            try:
-                await feeder.run()
-            except FleetError as error:  # a full disk, say: nothing was consumed
-                log.warning("input.failed", code=error.code, why=str(error))
-                await self._rims.clock.sleep(self._settings.tick_seconds)
+            self._feeding[key] = group.create_task(self._keep(feeder.run))
 
     def _endpoint(self, module: ModuleName) -> str | None:
         good = self._organs.memory.good
@@ -312,3 +321,7 @@ class Agent:
                 restarts=self._organs.restarts.count,
             )
         )
+
+
+def _name(work: Callable[..., object]) -> str:
+    return getattr(work, "__qualname__", repr(work))

@@ -19,6 +19,7 @@ _GOOD = "desired/good"
 _FLOOR = "desired/floor"
 _REVISION = "report/revision"
 _BYTES = "bytes-pulled"
+_RESERVED = 64  # revisions
 log = structlog.get_logger()
 
 
@@ -31,14 +32,31 @@ class Memory:
         self.good = self._read(_GOOD)
         self.accepted = self._read(_ACCEPTED)
         raw = store.get(_PROGRESS)
-        self.progress = msgspec.json.decode(raw, type=Progress) if raw else None
+        self.progress = self._resumed(msgspec.json.decode(raw, type=Progress) if raw else None)
         self.floor = self._floor()
-        self.revision = int(store.get(_REVISION) or 0)
+        self.revision = self._reserved = int(store.get(_REVISION) or 0)
         self.bytes_pulled = int(store.get(_BYTES) or 0)
-        if self.progress and self.accepted is None:
-            self.progress = None
-        if self.progress and self.progress.state not in update.TERMINAL:
-            self._save(update.resume(self.progress))
+        if self.good is None and self.progress and self.progress.state is State.DONE:
+            self.good = self.accepted  # only the copy is lost: what runs shall go on running
+
+    def _resumed(self, saved: Progress | None) -> Progress | None:
+        """Return where the update goes on after a start of the agent, saved if that is possible."""
+        if self.accepted is None:
+            return None
+        target = self.accepted.version
+        if saved is not None and saved.target == target:
+            resumed = update.resume(saved)
+        elif self.good is not None and self.good.version == target:
+            resumed = Progress(target.epoch, target.version, State.DONE)
+        else:
+            resumed = update.begin(target)  # where it stood is lost: every step can be repeated
+        if resumed is not saved:
+            try:
+                self._save(resumed)
+            except FleetError as error:
+                # A full disk must not keep the agent from looking after what runs.
+                log.warning("update.not_saved", code=error.code, why=str(error))
+        return resumed
 
     def _read(self, key: str) -> Accepted | None:
         raw = self._store.get(key)
@@ -65,7 +83,8 @@ class Memory:
         Raises:
             FleetError: As `desired.accept`; nothing is changed then.
         """
-        accepted = desired.accept(envelope, self._trust, self.floor, now)
+        held = self.accepted is not None
+        accepted = desired.accept(envelope, self._trust, self.floor, now, held=held)
         if accepted is None:
             return False
         progress = update.begin(accepted.version)
@@ -98,15 +117,23 @@ class Memory:
         return moved
 
     def next_revision(self) -> int:
-        """Return the revision of the next report; never one used before."""
+        """Return the revision of the next report; never one used before.
+
+        Revisions are reserved many at once: that spares the disk, and a full one can be reported.
+
+        Raises:
+            FleetError: `disk-full`, when more have to be reserved.
+        """
+        if self.revision >= self._reserved:
+            reserved = self.revision + _RESERVED
+            self._store.put({_REVISION: str(reserved).encode()})
+            self._reserved = reserved
         self.revision += 1
-        self._store.put({_REVISION: str(self.revision).encode()})
         return self.revision
 
     def skip_to_revision(self, revision: int) -> None:
-        """Go on counting reports after `revision`."""
+        """Go on counting reports after `revision`, which the hub has seen."""
         self.revision = revision
-        self._store.put({_REVISION: str(revision).encode()})
 
     def count_bytes(self, received: int) -> None:
         """Add to the bytes of images pulled in this device's life."""

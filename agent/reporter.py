@@ -30,7 +30,8 @@ class Reporter:
         return self._newest.reported if self._newest else {}
 
     def connected(self) -> None:
-        """A new connection: what is not acknowledged goes out again at once."""
+        """A new connection: the report goes out again, the hub may be another or an older one."""
+        self._acknowledged = 0
         self._resend_at = 0.0
 
     def acknowledged(self, body: bytes) -> None:

@@ -16,11 +16,11 @@ from agent.core.plan import Pull as PullAction
 from agent.core.planner import beside
 from agent.core.ports import Clock, Runtime
 from agent.core.report import Refusal
-from agent.core.update import TERMINAL, Outcome, State
+from agent.core.update import TERMINAL, Outcome, Progress, State
 from agent.executor import Executor
 from agent.memory import Memory
 from agent.verifier import Verifier
-from protocol.errors import FleetError
+from protocol.errors import Code, DeviceError, FleetError
 
 log = structlog.get_logger()
 
@@ -82,15 +82,15 @@ class Updater:
     async def run(self) -> None:
         """Drive the update to its end. May be cancelled at any await and run again."""
         attempt = 0
+        self.hindrance = None
         while (progress := self._memory.progress) and progress.state not in TERMINAL:
             if self._memory.accepted is None:
                 return
-            outcome, error = await self._enter(progress.state, self._memory.accepted)
-            self.hindrance = Refusal(error.code, str(error)) if error else None
-            moved = self._memory.step(
-                outcome, code=error.code if error else "", message=str(error) if error else ""
-            )
-            log.info("update.moved", version=moved.version, step=progress.state, to=moved.state)
+            error = await self._enter(progress.state, self._memory.accepted)
+            if self._memory.progress is not progress:
+                return  # superseded meanwhile: how this step ended says nothing about the new one
+            moved, error = self._record(progress, error)
+            self.hindrance = Refusal.of(error) if error else None
             self._moved()
             if moved is progress:
                 await self._hands.clock.sleep(
@@ -98,16 +98,49 @@ class Updater:
                 )
                 attempt += 1
             else:
+                log.info("update.moved", version=moved.version, step=progress.state, to=moved.state)
                 attempt = 0
+        if progress and progress.state is State.DONE:
+            await self._tidy()
 
-    async def _enter(self, state: State, accepted: Accepted) -> tuple[Outcome, FleetError | None]:
+    async def _enter(self, state: State, accepted: Accepted) -> FleetError | None:
+        """Do the work of a step and return why it did not succeed."""
         try:
             await self._steps[state](accepted)
         except FleetError as error:
             log.warning("update.hindered", step=state, code=error.code, why=str(error))
-            retry = error.retryable or state is State.ROLLBACK
-            return (Outcome.RETRY if retry else Outcome.ERROR), error
-        return Outcome.OK, None
+            return error
+        except Exception as error:  # a defect of ours must not leave the device between two sets
+            log.exception("update.crashed", step=state)
+            return DeviceError(f"step {state.value!r} crashed: {error!r}", code=Code.INTERNAL)
+        return None
+
+    def _record(
+        self, progress: Progress, error: FleetError | None
+    ) -> tuple[Progress, FleetError | None]:
+        """Save how a step ended; what cannot be saved did not happen and is repeated."""
+        if error is None:
+            outcome = Outcome.OK
+        elif error.retryable or progress.state is State.ROLLBACK:
+            outcome = Outcome.RETRY
+        else:
+            outcome = Outcome.ERROR
+        try:
+            code, message = (error.code, str(error)) if error else ("", "")
+            return self._memory.step(outcome, code=code, message=message), error
+        except FleetError as unwritable:
+            log.warning("update.not_saved", code=unwritable.code, why=str(unwritable))
+            return progress, unwritable
+
+    async def _tidy(self) -> None:
+        """Remove the images of earlier sets; what still runs keeps its own until the next time."""
+        good = self._memory.good.specs if self._memory.good else {}
+        try:
+            await self._hands.runtime.remove_images(
+                frozenset(spec.image.digest for spec in good.values() if spec.image.digest)
+            )
+        except FleetError as error:
+            log.warning("images.not_removed", code=error.code, why=str(error))
 
     async def _fetch(self, accepted: Accepted) -> None:
         """Pull every image while everything old goes on running."""

@@ -54,7 +54,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     if arguments.claims:
         claims = _read_claims(arguments.claims)
         await fleet.enroll_all([arguments.home / name for name in claims], list(claims.values()))
-    homes = sorted(path.parent for path in arguments.home.glob("*/identity"))
+    homes = sorted(path.parents[1] for path in arguments.home.glob("*/identity/enrolled.json"))
     if not homes:
         raise InvalidError(
             f"no devices in {str(arguments.home)!r}",

@@ -88,7 +88,9 @@ class DockerRuntime:
             interrupted = await asyncio.to_thread(self._images.begin, digest)
             if interrupted:
                 await self._engine.call(lambda api: _remove_image(api, name))
-            if not place_certificate(image.authority, self._ca_pem, self._certificates):
+            if not place_certificate(
+                image.authority, credential.ca or self._ca_pem, self._certificates
+            ):
                 log.warning("docker.certificate_not_placed", registry=image.authority)
             progress = Progress()
             await self._watched(image, credential, progress)

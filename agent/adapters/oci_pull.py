@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -29,6 +29,7 @@ from protocol.ids import Digest, ImageRef
 from protocol.messages import Credential
 
 _PROGRESS = 64 * 1024
+_PIECE = 128 * 1024
 _REDIRECTS = 5
 _RETRY_AFTER_LIMIT = 300.0
 _Result = TypeVar("_Result")
@@ -87,7 +88,8 @@ class RegistryClient:
 
     Args:
         clock: Waits between tries.
-        ssl_context: What the registry's certificate is checked against, None for the system's.
+        ssl_context: What registries' certificates are checked against, None for the system's. It
+            belongs to this client: roots that come with a credential are added to it.
         authority_map: Base URL to use instead of `https://<authority>`, by image authority.
         policy: How patient to be.
     """
@@ -104,10 +106,12 @@ class RegistryClient:
         self._policy = policy or PullPolicy()
         self._bases = dict(authority_map or {})
         self._tokens: dict[tuple[str, str, str], str] = {}
+        self._trust = ssl_context or ssl.create_default_context()
+        self._trusted: set[str] = set()
         self._pool = urllib3.PoolManager(
             num_pools=8,
             maxsize=8,
-            ssl_context=ssl_context,
+            ssl_context=self._trust,
             timeout=urllib3.Timeout(
                 connect=self._policy.connect_seconds, read=self._policy.stall_seconds
             ),
@@ -128,7 +132,7 @@ class RegistryClient:
         """
         accept = {"Accept": ", ".join(MANIFEST_TYPES)}
 
-        def fetch(_: threading.Event) -> bytes:
+        def fetch(_: _Stop) -> bytes:
             return self._small(source, f"manifests/{digest}", accept)
 
         raw = await self._persist(source, fetch)
@@ -142,7 +146,7 @@ class RegistryClient:
             FleetError: `image-unavailable`, `registry-refused`, `digest-mismatch`.
         """
 
-        def fetch(_: threading.Event) -> bytes:
+        def fetch(_: _Stop) -> bytes:
             return self._small(source, f"blobs/{descriptor.digest}", {})
 
         raw = await self._persist(source, fetch)
@@ -160,14 +164,14 @@ class RegistryClient:
         """
         download = Download(descriptor, path)
 
-        def fetch(stop: threading.Event) -> None:
+        def fetch(stop: _Stop) -> None:
             self._continue(source, download, stop)
 
         await self._persist(source, fetch)
 
     # ---- trying again ---------------------------------------------------------------------------
 
-    async def _persist(self, source: Source, step: Callable[[threading.Event], _Result]) -> _Result:
+    async def _persist(self, source: Source, step: Callable[[_Stop], _Result]) -> _Result:
         failures = 0
         while True:
             try:
@@ -199,7 +203,7 @@ class RegistryClient:
             )
         return raw
 
-    def _continue(self, source: Source, download: Download, stop: threading.Event) -> None:
+    def _continue(self, source: Source, download: Download, stop: _Stop) -> None:
         with disk_errors(str(source.image)), download.open() as file:
             while True:
                 if download.missing:
@@ -207,12 +211,11 @@ class RegistryClient:
                 if download.finish(file):
                     return
 
-    def _receive(
-        self, source: Source, download: Download, file: BinaryIO, stop: threading.Event
-    ) -> None:
+    def _receive(self, source: Source, download: Download, file: BinaryIO, stop: _Stop) -> None:
         gained = 0
         headers = {"Range": f"bytes={download.offset}-"} if download.offset else {}
         response = self._get(source, f"blobs/{download.descriptor.digest}", headers)
+        stop.watch(response)
         try:
             if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 download.restart(file)
@@ -220,10 +223,10 @@ class RegistryClient:
             if not _continues(response, download.offset):
                 download.restart(file)
             while download.missing:
-                piece = _read(response, min(CHUNK, download.missing + 1), gained=gained)
+                piece = _read_some(response, min(_PIECE, download.missing + 1), gained)
                 if not piece:
                     raise _CutError("the connection ended early", gained=gained)
-                if stop.is_set():
+                if stop.is_set:
                     raise _CutError("cancelled")
                 gained += len(piece)
                 source.meter.bytes_received += len(piece)
@@ -233,6 +236,7 @@ class RegistryClient:
 
     def _get(self, source: Source, path: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         image = source.image
+        self._add_roots(source.credential.ca)
         base = self._base(image.authority)
         key = (base, image.repository, source.credential.username)
         token = self._tokens.get(key)
@@ -278,6 +282,11 @@ class RegistryClient:
         except HTTPError as error:
             raise _cut(error) from error
 
+    def _add_roots(self, pem: str) -> None:
+        if pem and pem not in self._trusted:
+            self._trust.load_verify_locations(cadata=pem)
+            self._trusted.add(pem)
+
     def _base(self, authority: str) -> str:
         if not authority and "" not in self._bases:
             raise InvalidError(
@@ -295,17 +304,44 @@ class RegistryClient:
         return f"{base.rstrip('/')}{slash}{path}" if base and scheme == "https" else url
 
 
-async def _in_thread(step: Callable[[threading.Event], _Result]) -> _Result:
-    stop = threading.Event()
+class _Stop:
+    """How a cancelled download ends at once, although its thread waits for the network."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._response: urllib3.BaseHTTPResponse | None = None
+
+    def watch(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+
+    def set(self) -> None:
+        self.is_set = True
+        if self._response is not None:
+            with suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
+                self._response.shutdown()
+
+
+async def _in_thread(step: Callable[[_Stop], _Result]) -> _Result:
+    stop = _Stop()
     try:
         return await asyncio.to_thread(step, stop)
-    finally:
+    except asyncio.CancelledError:
         stop.set()
+        raise
 
 
-def _read(response: urllib3.BaseHTTPResponse, amount: int, *, gained: int = 0) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse, amount: int) -> bytes:
+    """Return the whole of a small body, at most `amount` bytes of it."""
     try:
         return response.read(amount)
+    except HTTPError as error:
+        raise _CutError(f"the connection broke ({type(error).__name__})") from error
+
+
+def _read_some(response: urllib3.BaseHTTPResponse, amount: int, gained: int) -> bytes:
+    """Return what has come, so that nothing is lost when no more does."""
+    try:
+        return response.read1(amount)
     except HTTPError as error:
         raise _CutError(f"the connection broke ({type(error).__name__})", gained=gained) from error
 

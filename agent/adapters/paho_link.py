@@ -12,7 +12,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.adapters.trust import is_certificate_alert
+from agent.adapters.trust import PlainSpeakingSocket, is_certificate_alert
 from agent.core.ports import Connected, Disconnected, Received, TransportEvent
 from protocol import codec
 from protocol.dsse import MAX_ENVELOPE_BYTES
@@ -66,7 +65,7 @@ def open_client(options: LinkOptions, context: ssl.SSLContext) -> paho.Client:
         OSError: It did not work; ssl.SSLError is one.
     """
     client = _new_client(options)
-    context.sslsocket_class = _plain_speaking(options.connect_seconds)
+    context.sslsocket_class = _bounded_socket(options.connect_seconds)
     client.tls_set_context(context)
     client.max_inflight_messages_set(options.max_in_flight)
     client.max_queued_messages_set(options.max_in_flight)
@@ -109,29 +108,15 @@ def _new_client(options: LinkOptions) -> paho.Client:
     return paho.Client(reconnect_on_failure=False, **arguments)
 
 
-def _plain_speaking(timeout_seconds: float) -> type[ssl.SSLSocket]:
-    class PlainSpeakingSocket(ssl.SSLSocket):
-        """Bounds the handshake, closes itself when it fails, and passes on what the peer said."""
+def _bounded_socket(timeout_seconds: float) -> type[ssl.SSLSocket]:
+    class BoundedSocket(PlainSpeakingSocket):
+        """Bounds the handshake: paho 1.6.1 gives it a whole keepalive."""
 
         def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the base's
             self.settimeout(timeout_seconds)
-            try:
-                super().do_handshake(block)
-            except BaseException:
-                self.close()
-                raise
+            super().do_handshake(block)
 
-        def send(self, data: Any, flags: int = 0) -> int:
-            try:
-                return super().send(data, flags)
-            except (ssl.SSLEOFError, ConnectionError):
-                # With TLS 1.3 a refused certificate shows after the handshake: the peer has said
-                # why and closed. Its reason waits to be read, the failed write tells nothing.
-                with suppress(ssl.SSLWantReadError, ssl.SSLEOFError, ConnectionError):
-                    self.recv(1)
-                raise
-
-    return PlainSpeakingSocket
+    return BoundedSocket
 
 
 class Link:

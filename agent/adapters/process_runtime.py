@@ -119,7 +119,8 @@ class ProcessRuntime:
             await asyncio.to_thread(kill_session, record.process, self._boot_id)
             await self._ended(record, _KILL_SECONDS)
             reap(record.process, self._boot_id)
-        await asyncio.to_thread(self._folders.remove, instance_id)
+        async with self._starting:  # else someone who looks now would write the record again
+            await asyncio.to_thread(self._folders.remove, instance_id)
         log.info("instance.stopped", instance=instance_id)
 
     async def logs(self, instance_id: str, *, tail: int = 100) -> str:

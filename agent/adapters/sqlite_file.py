@@ -177,15 +177,16 @@ def _migrate(connection: sqlite3.Connection, migrations: list[str], version: int
 
 def _create(path: Path, epoch: str) -> None:
     aside = path.with_name(f"{path.name}.new")
-    for side in _SIDES:
+    for side in ("", "-journal"):
         _side(aside, side).unlink(missing_ok=True)
     connection = sqlite3.connect(aside, isolation_level=None)
     try:
-        _configure(connection)
+        # Without a log yet: what a commit here confirmed is in the file that is renamed.
+        connection.execute("PRAGMA synchronous = FULL")
         _migrate(connection, load_migrations(), 0)
         connection.execute("INSERT INTO life (id, epoch) VALUES (1, ?)", (epoch,))
     finally:
-        connection.close()  # moves the log into the file and removes it
+        connection.close()
     aside.chmod(0o600)  # the log takes its rights from the file
     aside.replace(path)
     sync_directory(path.parent)

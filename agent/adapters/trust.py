@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ssl
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +20,29 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from protocol.errors import Code, DeniedError
 
 MAX_ROOTS = 8
+
+
+class PlainSpeakingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, and passes on why the peer hung up."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the base's
+        """Perform the handshake, see ssl.SSLSocket."""
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send, see ssl.SSLSocket; when the peer is gone, raise the alert it left, if it did."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLEOFError, ConnectionError):
+            # With TLS 1.3 a refused certificate shows after the handshake: the peer has said why
+            # and closed. Its reason waits to be read, the failed write tells nothing.
+            with suppress(ssl.SSLWantReadError, ssl.SSLEOFError, ConnectionError, TimeoutError):
+                self.recv(1)
+            raise
 
 
 def verify_ed25519(public_key: bytes, signature: bytes, message: bytes) -> bool:
@@ -55,6 +80,7 @@ def pinned_context(ca_pem: str) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = PlainSpeakingSocket
     try:
         context.load_verify_locations(cadata=ca_pem)
     except (ssl.SSLError, ValueError) as error:

@@ -24,16 +24,19 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A desired state that has been verified and read."""
+    """A desired state that has been verified and read.
+
+    Attributes:
+        version: Where it stands in the order of all.
+        deployment: Deployment it came from.
+        manifest: The manifest as it was sent.
+        specs: What shall be on the device, by module.
+    """
 
     version: Version
     deployment: str
     manifest: Manifest
-
-    @property
-    def specs(self) -> dict[ModuleName, ModuleSpec]:
-        """What shall be on the device, by module."""
-        return {name: spec_of(name, module) for name, module in self.manifest.modules.items()}
+    specs: Mapping[ModuleName, ModuleSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,21 @@ def read(envelope: bytes, trust: Trust) -> tuple[Desired, Accepted]:
         )
     manifest = parse_manifest(document.manifest.encode())
     version = Version(document.epoch, document.version)
-    return document, Accepted(version, document.deployment, manifest)
+    specs = {name: spec_of(name, module) for name, module in manifest.modules.items()}
+    return document, Accepted(version, document.deployment, manifest, specs)
 
 
-def accept(envelope: bytes, trust: Trust, floor: Version, now: datetime) -> Accepted | None:
+def accept(
+    envelope: bytes, trust: Trust, floor: Version, now: datetime, *, held: bool = True
+) -> Accepted | None:
     """Return a desired state that is new and may be installed; None for the one held already.
+
+    Args:
+        envelope: As it came from the hub.
+        trust: Whom to believe.
+        floor: The highest version ever accepted.
+        now: The present moment.
+        held: Whether the document of the floor is still there; if it was lost it is taken again.
 
     Raises:
         ConflictError: `version-rolled-back` below the floor, `document-expired`.
@@ -80,7 +93,7 @@ def accept(envelope: bytes, trust: Trust, floor: Version, now: datetime) -> Acce
         DeniedError: As `read`.
     """
     document, accepted = read(envelope, trust)
-    if accepted.version == floor:
+    if accepted.version == floor and held:
         return None
     if accepted.version < floor:
         raise ConflictError(

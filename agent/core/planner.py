@@ -51,19 +51,21 @@ def beside(
 ) -> list[ModuleSpec]:
     """Return what runs while `new` is being proved: both sets, less what cannot run twice.
 
-    An old instance that holds a fixed host port or network name its successor needs goes first.
+    An old instance that holds a fixed host port, device or network that any new one needs goes
+    first. One that shall merely stop goes on until the update is committed.
     """
     out = {spec.instance_id: spec for spec in new.values()}
-    for name, spec in good.items():
-        successor = new.get(name)
-        if successor is None or not _exclusive(spec, successor):
-            out.setdefault(spec.instance_id, spec)
+    arriving = [spec for spec in new.values() if spec.running]
+    for spec in good.values():
+        successor = out.get(spec.instance_id)
+        if successor is not None:
+            out[spec.instance_id] = successor if successor.running else spec
+        elif not any(_exclusive(spec, other) for other in arriving):
+            out[spec.instance_id] = spec
     return list(out.values())
 
 
 def _exclusive(old: ModuleSpec, new: ModuleSpec) -> bool:
-    if old.instance_id == new.instance_id:
-        return False
     return bool(_host_resources(old.create_options) & _host_resources(new.create_options))
 
 

@@ -198,6 +198,9 @@ class OutboxCounts:
     waiting: int
 
 
+MAX_BODY_BYTES = 512 * 1024  # of one message: with base64 around it, it fits into every packet
+
+
 class Outbox(Protocol):
     """Messages kept until the hub has committed them. Survives SIGKILL and power loss."""
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from agent.core.desired import Accepted
 from agent.core.plan import Instance, InstanceState, ModuleSpec, Observed
-from agent.core.update import TERMINAL, Progress, State
+from agent.core.restart import restarts_after
+from agent.core.update import MAX_MESSAGE, TERMINAL, Progress, State
+from protocol.errors import FleetError
 
 _SUCCESS, _FAILED, _FORMAT_ERROR, _UNKNOWN = 200, 500, 400, 406
 
@@ -19,6 +21,11 @@ class Refusal:
 
     code: str
     message: str
+
+    @classmethod
+    def of(cls, error: FleetError) -> Refusal:
+        """Return what a report says of an error."""
+        return cls(error.code, str(error)[:MAX_MESSAGE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +139,6 @@ def _runtime_status(spec: ModuleSpec, instance: Instance | None) -> str:
         return "stopped"
     if instance is None:
         return "unknown"
-    return "failed" if spec.restart_policy == "never" and instance.exit_code else "backoff"
+    if restarts_after(spec, instance):
+        return "backoff"
+    return "stopped" if instance.exit_code == 0 else "failed"

@@ -45,22 +45,23 @@ class Restarts:
         )
 
     def may_start(self, spec: ModuleSpec, ended: Instance | None, now: datetime) -> bool:
-        """Tell whether an instance that is not running shall be started now."""
-        if ended is None:
-            return True  # never started, or removed from outside
-        failed = ended.exit_code != 0
-        if spec.restart_policy == "never" or (
-            spec.restart_policy in ("on-failure", "on-unhealthy") and not failed
-        ):
+        """Tell whether an instance that is not running shall be started now.
+
+        Args:
+            spec: What shall run.
+            ended: Its instance, when it is still there; None when it never started or was removed.
+            now: The present moment.
+        """
+        if ended is not None and not restarts_after(spec, ended):
             return False
-        record = self._records.get(ended.id, Record())
+        record = self._records.get(spec.instance_id, Record())
         if record.ended_at is None:
-            return False  # `saw_end` comes first: it starts the clock
+            return ended is None  # `saw_end` comes first: it starts the clock
         elapsed = (now - record.ended_at).total_seconds()
-        return elapsed < 0 or elapsed >= self.delay_seconds(ended.id)
+        return elapsed < 0 or elapsed >= self.delay_seconds(spec.instance_id)
 
     def saw_end(self, instance_id: str, now: datetime) -> None:
-        """Note that an instance is seen ended; the first time starts its delay."""
+        """Note that an instance is seen ended or did not start; the first time starts its delay."""
         record = self._records.get(instance_id, Record())
         if record.ended_at is None:
             self._records[instance_id] = Record(record.count, now)
@@ -80,3 +81,10 @@ class Restarts:
         """Forget instances that are no longer wanted."""
         for gone in self._records.keys() - instance_ids:
             del self._records[gone]
+
+
+def restarts_after(spec: ModuleSpec, ended: Instance) -> bool:
+    """Tell whether a module's policy starts it again after the way it ended."""
+    if spec.restart_policy in ("on-failure", "on-unhealthy"):
+        return ended.exit_code != 0
+    return spec.restart_policy == "always"

@@ -1,7 +1,8 @@
 """The update, as a table that survives power loss. Pure.
 
 A state is saved before it is entered and may be entered again after a crash, so the work of each
-must be repeatable. Entries are counted: a device that dies inside a step for ever gives up.
+must be repeatable. Entries are counted over the whole update: a device that dies inside its steps
+for ever gives up after MAX_ENTRIES writes, and the planner goes on with what was good.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ NEXT: dict[tuple[State, Outcome], State] = {
     (State.ROLLBACK, Outcome.RETRY): State.ROLLBACK,
 }
 TERMINAL = frozenset({State.DONE, State.FAILED})
+MAX_MESSAGE = 500  # characters of a sentence in a report
 MAX_ENTRIES = 28
+_LAST_FORWARD = 20  # entries after which a start goes back; the rest is for the way back
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -62,7 +65,7 @@ class Progress(msgspec.Struct, frozen=True):
         epoch: Of the desired state that is being installed.
         version: Of the same.
         state: The state being entered.
-        entries: How often a state was entered after a start of the agent, without moving on.
+        entries: How often a state was entered in this update, this time included.
         code: Why it goes back, from the error catalogue.
         message: The sentence that goes with it.
     """
@@ -70,7 +73,7 @@ class Progress(msgspec.Struct, frozen=True):
     epoch: int
     version: int
     state: State
-    entries: int = 0
+    entries: int = 1
     code: str = ""
     message: str = ""
 
@@ -90,26 +93,28 @@ def advance(progress: Progress, outcome: Outcome, *, code: str = "", message: st
     state = NEXT[progress.state, outcome]
     if state is progress.state:
         return progress
-    moved = replace(progress, state=state, entries=0)
+    moved = replace(progress, state=state, entries=progress.entries + 1)
     if outcome is Outcome.ERROR and not progress.code:
-        return replace(moved, code=code, message=message[:500])
+        return replace(moved, code=code, message=message[:MAX_MESSAGE])
     return moved
 
 
 def resume(progress: Progress) -> Progress:
     """Return what to save when the agent starts in the middle of an update.
 
-    Beyond MAX_ENTRIES starts inside one step the update goes back: the step kills the device.
+    After too many entries the update goes back, its steps kill the device; and when it dies going
+    back as well, it has failed.
     """
     if progress.state in TERMINAL:
         return progress
-    if progress.entries + 1 >= MAX_ENTRIES and progress.state is not State.ROLLBACK:
-        return replace(
-            progress,
-            state=State.ROLLBACK,
-            entries=0,
-            code=progress.code or "internal",
-            message=progress.message
-            or f"the agent was started {MAX_ENTRIES} times inside step {progress.state.value!r}",
-        )
-    return replace(progress, entries=progress.entries + 1)
+    entered = replace(progress, entries=progress.entries + 1)
+    if progress.state is State.ROLLBACK:
+        return replace(entered, state=State.FAILED) if entered.entries >= MAX_ENTRIES else entered
+    if progress.entries < _LAST_FORWARD:
+        return entered
+    return replace(
+        entered,
+        state=State.ROLLBACK,
+        code="internal",
+        message=f"the agent ended again and again, at last inside step {progress.state.value!r}",
+    )
