@@ -40,7 +40,7 @@ from agent.reporter import Reporter
 from agent.settings import VERSION, Settings
 from agent.updater import Hands, Updater
 from agent.verifier import Verifier
-from protocol.errors import Code, ConflictError, FleetError
+from protocol.errors import Code, ConflictError, FleetError, UnavailableError
 from protocol.messages import MqttEndpoint
 
 _STORE_SECONDS = 5.0  # between two looks whether the store still answers
@@ -66,9 +66,17 @@ def hold(home: Path) -> int:
 
     Raises:
         ConflictError: `state-conflict`, when another agent runs on it.
+        UnavailableError: `disk-full`, when it cannot be written.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(home / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(home / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UnavailableError(
+            f"{str(home)!r} cannot be written: {error.strerror}",
+            code=Code.DISK_FULL,
+            hint="free some space, and make the folder writable for the agent's user",
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -15,7 +15,8 @@ def configure(level: str) -> None:
     number = _LEVELS.get(level, 20)
     on_terminal = sys.stderr.isatty()
     renderer = (
-        structlog.dev.ConsoleRenderer()
+        # Plain: the pretty tracebacks show local variables, and with them keys and tokens.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if on_terminal
         else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
     )

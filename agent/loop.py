@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from agent.core import report
+from agent.core.desired import Version
 from agent.core.plan import InstanceState, Observed, Plan, Pull, Start
 from agent.core.planner import plan
 from agent.core.ports import (
@@ -193,7 +194,8 @@ class Agent:
     def _ask(self) -> None:
         now, accepted = self._rims.clock.monotonic(), self._organs.memory.accepted
         if self._connected and now >= self._ask_at:
-            message = codec.encode(DesiredGet(accepted.version.version if accepted else 0))
+            held = accepted.version if accepted else Version()
+            message = codec.encode(DesiredGet(held.epoch, held.version))
             if self._rims.transport.publish(UpKind.DESIRED_GET, message):
                 self._ask_at = now + self._settings.ask_seconds
 

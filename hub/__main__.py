@@ -11,7 +11,7 @@ import typer
 
 from hub.cli.client import HubClient, load_context
 from hub.cli.main import Builders, create_cli
-from hub.settings import VERSION, context_path, read_settings
+from hub.settings import VERSION, context_path, is_debugging, read_settings
 from protocol.errors import Code, FleetError
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)  # the reader of our output left
     except Exception as error:  # everything else is our bug: say so in one sentence
-        if "--debug" in sys.argv:
+        if is_debugging():
             raise
         _show(
             FleetError(

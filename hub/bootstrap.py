@@ -73,7 +73,10 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub, ready to be started."""
+    """A hub, ready to be started.
+
+    `chores` are what the passing of time makes due: seconds between two times, and what to do.
+    """
 
     services: Services
     app: FastAPI
@@ -83,6 +86,7 @@ class Hub:
     store: Store
     authority: DiskAuthority
     https: ssl.SSLContext
+    chores: dict[str, tuple[float, Callable[[], object]]]
 
 
 def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
@@ -143,7 +147,8 @@ def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
     ingest = TelemetryIngest(telemetry)
     bus = _bus(settings, authority)
     conversation = Conversation(store, clock, authority, deployments, telemetry, ingest)
-    router = registry_router(Registry(store, blobs, clock), tokens, Accounts(operators))
+    own_registry = Registry(store, blobs, clock)
+    router = registry_router(own_registry, tokens, Accounts(operators))
     hosts = _hosts(settings)
     return Hub(
         services=services,
@@ -154,6 +159,11 @@ def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
         store=store,
         authority=authority,
         https=authority.server_context(hosts, require_client=False),
+        chores={
+            "rollouts": (1.0, deployments.tick),
+            "uploads": (3600.0, own_registry.sweep),
+            "certificates": (86400.0, authority.renew_servers),
+        },
     )
 
 
@@ -201,14 +211,16 @@ def _registry(
 
 def _minter(settings: Settings, tokens: RegistryTokens) -> Callable[[DeviceId, str], Credential]:
     external = settings.registry
+    ca = external.ca.read_text() if external and external.ca else ""
 
     def mint(device: DeviceId, repository: str) -> Credential:
         if external is None:
             token, expires = tokens.mint(device, [repository])
             return Credential("bearer", token=token, expires=expires)
         if not external.username:
-            return Credential("anonymous")
-        return Credential("basic", username=external.username, password=external.password)
+            return Credential("anonymous", ca=ca)
+        login = (external.username, external.password)
+        return Credential("basic", username=login[0], password=login[1], ca=ca)
 
     return mint
 

@@ -12,19 +12,25 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEADER_SECONDS = 10.0
-BODY_STALL_SECONDS = 60.0
-
 
 class HubHttpProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        header_seconds: How long a request's headers may take to arrive.
+        body_stall_seconds: How long nothing of a body may arrive that the hub would read.
+    """
+
+    header_seconds = 10.0
+    body_stall_seconds = 60.0
+    _in_body = False
 
     def connection_made(self, transport: Any) -> None:
         """Look at the certificate once and start waiting for a request."""
         super().connection_made(transport)
         self._tls_extension = _tls_extension(transport.get_extra_info("ssl_object"))
         self._deadline: asyncio.TimerHandle | None = None
-        self._await_progress(HEADER_SECONDS)
+        self._await_progress(self.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -34,22 +40,20 @@ class HubHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Every piece of a body buys time; a trickle of headers does not."""
         if self._deadline is not None and self._in_body:
-            self._await_progress(BODY_STALL_SECONDS)
+            self._await_progress(self.body_stall_seconds)
         super().data_received(data)
-
-    _in_body = False
 
     def on_message_begin(self) -> None:
         """A request begins: its headers must be complete soon."""
         super().on_message_begin()
         self.scope["extensions"] = {"tls": self._tls_extension}
         self._in_body = False
-        self._await_progress(HEADER_SECONDS)
+        self._await_progress(self.header_seconds)
 
     def on_headers_complete(self) -> None:
         """The body follows, at its own pace as long as it moves."""
         self._in_body = True
-        self._await_progress(BODY_STALL_SECONDS)
+        self._await_progress(self.body_stall_seconds)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -68,7 +72,9 @@ class HubHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _give_up(self) -> None:
-        if not self.transport.is_closing():
+        if self._in_body and self.flow.read_paused:  # it is the hub that does not read
+            self._await_progress(self.body_stall_seconds)
+        elif not self.transport.is_closing():
             self.transport.abort()
 
 

@@ -7,8 +7,7 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Generator, Iterable
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable
 
 import structlog
 import uvicorn
@@ -24,7 +23,6 @@ from protocol.errors import Code, FleetError, UnavailableError
 from protocol.ids import DeviceId
 from protocol.messages import MqttEndpoint
 
-_LOOK_SECONDS = 1.0
 _DRAIN_SECONDS = 10
 log = structlog.get_logger()
 
@@ -35,8 +33,20 @@ def serve(settings: Settings) -> None:
     Raises:
         FleetError: `port-in-use`, `database-...`, `broker-unreachable`, `settings-invalid`.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Server(settings).run())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Server(settings).run())
+    except BaseExceptionGroup as group:
+        named = group.subgroup(FleetError)
+        if named is None:
+            raise
+        raise _first(named) from group
+
+
+def _first(group: BaseExceptionGroup[FleetError]) -> FleetError:
+    """Return one of the errors that ended the parts of the hub at the same time."""
+    found = group.exceptions[0]
+    return found if isinstance(found, FleetError) else _first(found)
 
 
 class _Quiet(uvicorn.Server):
@@ -63,7 +73,8 @@ class _Server:
             loop.add_signal_handler(number, self._stop.set)
         listener = _listen(self._settings.host, self._settings.https_port)
         port = listener.getsockname()[1]
-        authority_name = f"{self._settings.address}:{port}"
+        address = self._settings.address
+        authority_name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         signals = Signals(
             announce=lambda devices: _call(loop, self._announce, list(devices)),
             revoked=lambda device: _call(loop, self._revoked.put_nowait, device),
@@ -100,16 +111,20 @@ class _Server:
         if isinstance(hub.bus, MqttFront):
             self._mqtt_port = hub.bus.port
         web = _Quiet(_web_config(hub))
+        # The listener is open already: whoever reads the file and connects waits a moment at most.
+        admin = await asyncio.to_thread(write_admin, self._settings, hub, url)
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(hub.ingest.run()),
                 group.create_task(self._push(hub)),
                 group.create_task(self._cut_off(hub)),
-                group.create_task(self._look(hub)),
+                *(
+                    group.create_task(self._every(seconds, name, work))
+                    for name, (seconds, work) in hub.chores.items()
+                ),
             ]
             serving = group.create_task(web.serve([listener]))
-            admin = await asyncio.to_thread(write_admin, self._settings, hub, url)
-            _tell(self._settings, url, admin)
+            log.info("hub.started", url=url, admin=str(admin), **self._settings.redacted())
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             log.info("hub.stopping")
@@ -134,14 +149,14 @@ class _Server:
             hub.sessions.forget(device)
             await hub.bus.kick(device)
 
-    async def _look(self, hub: Hub) -> None:
-        """Look at the rollouts when time alone may have changed something."""
+    async def _every(self, seconds: float, name: str, work: Callable[[], object]) -> None:
+        """Do what the passing of time alone makes due, for ever."""
         while True:
-            await self._clock.sleep(_LOOK_SECONDS)
+            await self._clock.sleep(seconds)
             try:
-                await asyncio.to_thread(hub.services.deployments.tick)
+                await asyncio.to_thread(work)
             except FleetError as error:
-                log.warning("rollouts.not_advanced", code=error.code, why=str(error))
+                log.warning("chore.failed", chore=name, code=error.code, why=str(error))
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: object, argument: object) -> None:
@@ -155,6 +170,7 @@ def _start_afresh(hub: Hub) -> None:
         work.devices.disconnect_all()
         work.commit()
     hub.services.images.recover()
+    hub.services.deployments.advance()
 
 
 def _web_config(hub: Hub) -> uvicorn.Config:
@@ -193,7 +209,3 @@ def _listen(host: str, port: int) -> socket.socket:
             hint="listen on an address of this machine: `rimward hub up --host 127.0.0.1`",
         ) from error
     return listener
-
-
-def _tell(settings: Settings, url: str, admin: Path) -> None:
-    log.info("hub.started", url=url, admin=str(admin), **settings.redacted())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from protocol.errors import Code, InvalidError
 
@@ -25,6 +26,8 @@ _KNOWN = {
     "CACHE": "folder of what packaging may fetch again: wheels, base images",
     "LOG_LEVEL": "debug, info, warning or error",
 }
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 # Read by the command line and the tests, not by the hub.
 _OTHERS = ("CONTEXT", "AGENT_", "TEST_", "MODULE_", "UPDATE_GOLDEN")
 
@@ -119,7 +122,7 @@ def read_settings(
         InvalidError: `settings-invalid`, naming the variable.
     """
     env = dict(os.environ) if environment is None else dict(environment)
-    given = {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX)}
+    given = {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and v}
     for name in given:
         if name not in _KNOWN and not name.startswith(_OTHERS):
             known = ", ".join(sorted(_KNOWN))
@@ -131,6 +134,9 @@ def read_settings(
         raise _refuse(
             "ADVERTISE", "is needed when the hub listens everywhere", "name the hub's host"
         )
+    for name in ("HOST", "ADVERTISE"):
+        if name in given and not _HOST.fullmatch(given[name]):
+            raise _refuse(name, f"is {given[name]!r}", "give a host name or an address")
     return Settings(
         data=Path(given.get("DATA") or default_data(env)).absolute(),
         cache=Path(given.get("CACHE") or Path(cache) / "rimward").absolute(),
@@ -141,13 +147,24 @@ def read_settings(
         database=given.get("DATABASE", ""),
         broker=_broker(given.get("BROKER", "")),
         registry=_registry(given.get("REGISTRY", ""), Path(ca) if ca else None),
-        log_level=given.get("LOG_LEVEL", "info").lower(),
+        log_level=_log_level(given.get("LOG_LEVEL", "info")),
     )
+
+
+def is_debugging() -> bool:
+    """Tell whether a defect shall show its traceback."""
+    return os.environ.get(PREFIX + "LOG_LEVEL", "").lower() == "debug"
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in _LOG_LEVELS:
+        raise _refuse("LOG_LEVEL", f"is {text!r}", f"one of {', '.join(_LOG_LEVELS)}")
+    return text.lower()
 
 
 def _port(given: Mapping[str, str], name: str, default: int) -> int:
     text = given.get(name, str(default))
-    if not text.isdecimal() or int(text) > 65535:  # noqa: PLR2004 - ports
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:  # noqa: PLR2004 - ports
         raise _refuse(name, f"is {text!r}", "give a port from 0 to 65535")
     return int(text)
 
@@ -155,8 +172,8 @@ def _port(given: Mapping[str, str], name: str, default: int) -> int:
 def _broker(text: str) -> tuple[str, int] | None:
     if not text:
         return None
-    url = urlsplit(text)
-    if url.scheme != "mqtts" or not url.hostname:
+    url = _url(text)
+    if url is None or url.scheme != "mqtts" or not url.hostname:
         raise _refuse("BROKER", f"is {text!r}", "write mqtts://host:port; plain MQTT is not spoken")
     return url.hostname, url.port or 8883
 
@@ -164,13 +181,24 @@ def _broker(text: str) -> tuple[str, int] | None:
 def _registry(text: str, ca: Path | None) -> RegistryLogin | None:
     if not text:
         return None
-    url = urlsplit(text)
-    if url.scheme != "https" or not url.hostname:
+    url = _url(text)
+    if url is None or url.scheme != "https" or not url.hostname:
         raise _refuse("REGISTRY", "is not an https URL", "write https://user:password@host:port")
     if ca is not None and not ca.is_file():
         raise _refuse("REGISTRY_CA", f"names {str(ca)!r}, which is not there", "name a PEM file")
     authority = url.netloc.rpartition("@")[2]
-    return RegistryLogin(f"https://{authority}", url.username or "", url.password or "", ca)
+    username, password = unquote(url.username or ""), unquote(url.password or "")
+    return RegistryLogin(f"https://{authority}", username, password, ca)
+
+
+def _url(text: str) -> SplitResult | None:
+    """Return the parts of a URL, or None when it is none or its port is not one."""
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        return None
+    return url
 
 
 def _refuse(name: str, problem: str, hint: str) -> InvalidError:

@@ -252,6 +252,19 @@ def read_manifest(document: dict[str, Any]) -> Manifest:
     return Manifest(agent, hub, _routes(hub, f"{path}.routes"), twins)
 
 
+def read_golden(value: Any) -> GoldenSamples:
+    """Return golden samples exactly as a manifest may carry them.
+
+    Raises:
+        InvalidError: `golden-invalid`, with the path of the first problem.
+    """
+    try:
+        samples: GoldenSamples = _convert(value, GoldenSamples, "golden")
+    except InvalidError as error:
+        raise InvalidError(str(error), code=Code.GOLDEN_INVALID, hint=error.hint) from error
+    return samples
+
+
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
     path = f"modulesContent.{key}"
     holder = _object(content[key], path)

@@ -57,8 +57,9 @@ class Reported(_Message, frozen=True):
 
 
 class DesiredGet(_Message, frozen=True):
-    """Ask for the desired state; `have` is the version the device holds, 0 for none."""
+    """Ask for the desired state; `epoch` and `have` are of the one the device holds, 0 for none."""
 
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
     have: Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -195,6 +196,7 @@ class Credential(_Message, frozen=True):
     Attributes:
         kind: `bearer`, `basic` or `anonymous`.
         expires: Seconds since 1970; 0 when it does not expire.
+        ca: PEM of roots that vouch for the registry, besides those the device trusts already.
     """
 
     kind: str
@@ -202,6 +204,7 @@ class Credential(_Message, frozen=True):
     username: str = ""
     password: str = ""
     expires: int = 0
+    ca: str = ""
 
 
 class Problem(_Message, frozen=True):

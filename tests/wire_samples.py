@@ -131,7 +131,7 @@ def samples() -> dict[str, msgspec.Struct]:
                 "modules": {"digits": {"runtimeStatus": "running", "restartCount": 0}},
             },
         ),
-        "desired-get": DesiredGet(have=11),
+        "desired-get": DesiredGet(epoch=1, have=11),
         "status": Status(connected=True),
         "ack": Ack("e1", ranges=[(1, 40), (42, 42)], refused=[41]),
         "reported-ack": ReportedAck(4),

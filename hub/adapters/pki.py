@@ -17,11 +17,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hub.adapters.blobs import disk_errors
 from hub.core.ports import Clock
 from protocol import dsse
 from protocol.errors import Code, DeniedError, InvalidError
@@ -34,15 +35,22 @@ _SKEW = timedelta(minutes=5)  # clocks of devices run behind
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file only its owner can read, whole or not at all."""
+    """Write a file only its owner can read, whole or not at all; `disk-full` without space."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.unlink(missing_ok=True)  # a left-over may be readable for others
+    with disk_errors():
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # a key that devices pin must not be lost with the power
+    finally:
+        os.close(folder)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
@@ -161,6 +169,20 @@ class DiskAuthority:
         self._root = _Signer.load(folder, "root")
         self._issuer = _Signer.load(folder, "issuer")
         self._folder = folder
+        self._serving: list[tuple[ssl.SSLContext, tuple[str, ...]]] = []
+        self._renew_issuer()
+
+    def _renew_issuer(self) -> None:
+        """Certify the issuing key anew when half its time is over.
+
+        The key stays, so what it signed stays valid; two threads doing this at once do no harm.
+        """
+        now, old = self._clock.now(), self._issuer
+        if now < old.certificate.not_valid_after_utc - ISSUER_LIFE / 2:
+            return
+        certificate = _authority_certificate("Rimward issuer", old.key, self._root, now)
+        write_private(self._folder / "issuer.pem", _Signer(certificate, old.key).pem())
+        self._issuer = _Signer(certificate, old.key)
 
     @staticmethod
     def _make(folder: Path, now: datetime) -> None:
@@ -189,6 +211,7 @@ class DiskAuthority:
                 that is not EC P-256.
         """
         public_key = _requested_key(csr_pem)
+        self._renew_issuer()
         names = [x509.UniformResourceIdentifier(f"urn:rimward:device:{device}")]
         now = self._clock.now()
         validity = (now - _SKEW, now + DEVICE_LIFE)
@@ -214,6 +237,7 @@ class DiskAuthority:
             TypeError,
             IndexError,
             InvalidSignature,
+            UnsupportedAlgorithm,
             x509.ExtensionNotFound,
         ) as error:
             raise _denied("is not one of this hub's") from error
@@ -232,10 +256,11 @@ class DiskAuthority:
 
     def issue_server(self, name: str, hosts: Sequence[str]) -> tuple[Path, Path]:
         """Make `name.pem` and `name.key` for a TLS server at `hosts`, good as a client too."""
+        self._renew_issuer()
         key = ec.generate_private_key(ec.SECP256R1())
         now = self._clock.now()
         names = [_general_name(host) for host in hosts] or [x509.DNSName(f"rimward.{name}")]
-        validity = (now - _SKEW, now + ISSUER_LIFE)
+        validity = (now - _SKEW, self._issuer.certificate.not_valid_after_utc)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = _leaf(key.public_key(), f"rimward.{name}", names, self._issuer, validity)
         chain = self._chain(builder.add_extension(x509.ExtendedKeyUsage(usages), critical=True))
@@ -251,7 +276,14 @@ class DiskAuthority:
         context.load_cert_chain(chain, key)
         context.load_verify_locations(cadata=self.roots_pem())
         context.verify_mode = ssl.CERT_REQUIRED if require_client else ssl.CERT_OPTIONAL
+        context.num_tickets = 0  # devices never resume, and tickets cost a quarter of a handshake
+        self._serving.append((context, tuple(hosts)))
         return context
+
+    def renew_servers(self) -> None:
+        """Give every server context a new certificate; connections made from now on show it."""
+        for context, hosts in self._serving:
+            context.load_cert_chain(*self.server_files(hosts))
 
     def client_context(self, name: str) -> ssl.SSLContext:
         """Return a TLS client context with a certificate of our own, for an external broker."""
@@ -265,7 +297,7 @@ def _requested_key(csr_pem: str) -> ec.EllipticCurvePublicKey:
     try:
         csr = x509.load_pem_x509_csr(csr_pem.encode())
         valid, key = csr.is_signature_valid, csr.public_key()
-    except (ValueError, TypeError, UnicodeEncodeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _bad_request(f"cannot be read: {error}") from error
     if not valid:
         raise _bad_request("is not signed by its own key")

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from hub.api import devices, operators, problems
 from hub.api.deps import ServicesDep
+from hub.api.limits import BodyLimit
 from hub.services import Services
 
 open_router = APIRouter(tags=["open"])
@@ -47,7 +48,9 @@ def create_app(services: Services, version: str, routers: Sequence[APIRouter] = 
         summary="Models, images, devices, deployments and telemetry.",
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the wrong address behind a proxy
     )
+    app.add_middleware(BodyLimit)
     app.state.services = services
     problems.install(app)
     for router in (open_router, operators.router, devices.router, *routers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from hub.api import schemas
+from hub.api.answers import FileStream
 from hub.api.deps import OperatorDep, ServicesDep, operator
 from hub.core.deployment import RolloutPolicy
 from hub.core.rollout import parse_waves
@@ -18,10 +18,10 @@ from hub.core.telemetry import TelemetryFilter
 from hub.services.deployments import Draft
 from hub.services.images import ImageDraft
 from hub.services.models import Registration
+from protocol.errors import Code, InvalidError
 from protocol.ids import parse_device_id
 from protocol.profile import Profile
 
-_PIECE = 1024 * 1024
 _PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": schemas.ProblemOut}}
 
 router = APIRouter(prefix="/api/v1", dependencies=[Depends(operator)], responses=_PROBLEMS)
@@ -61,14 +61,8 @@ def show_model(ref: str, hub: ServicesDep) -> schemas.ModelOut:
 def download_model(ref: str, hub: ServicesDep) -> StreamingResponse:
     """Download the file of a model."""
     model, file = hub.models.open(ref)
-
-    def pieces() -> Iterator[bytes]:
-        with file:
-            while piece := file.read(_PIECE):
-                yield piece
-
     headers = {"Content-Length": str(model.size), "X-Digest": model.digest}
-    return StreamingResponse(pieces(), media_type="application/octet-stream", headers=headers)
+    return FileStream(file, headers)
 
 
 @router.post("/images", status_code=202, tags=["images"])
@@ -141,7 +135,7 @@ def create_deployment(body: schemas.DeploymentIn, hub: ServicesDep) -> schemas.D
     """Create a deployment and start its rollout."""
     draft = Draft(
         id=body.id,
-        manifest=msgspec.json.encode(body.manifest),
+        manifest=_json(body.manifest),
         condition=body.target_condition,
         priority=body.priority,
         labels=body.labels,
@@ -154,6 +148,17 @@ def create_deployment(body: schemas.DeploymentIn, hub: ServicesDep) -> schemas.D
     )
     deployment = hub.deployments.create(draft)
     return schemas.DeploymentOut.of(deployment, hub.deployments.status(deployment.id))
+
+
+def _json(manifest: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(manifest)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise InvalidError(
+            f"the manifest cannot be written as JSON: {error}",
+            code=Code.MANIFEST_INVALID,
+            hint="its form is in docs/manifest.md",
+        ) from error
 
 
 @router.get("/deployments", tags=["deployments"])

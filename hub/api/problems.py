@@ -7,9 +7,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from protocol.errors import CATALOGUE, Code, FleetError
 
+_TOO_LARGE = CATALOGUE[Code.TOO_LARGE].http_status
 log = structlog.get_logger()
 
 
@@ -39,12 +41,19 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(
-            Code.REQUEST_INVALID,
+        answer = problem(
+            Code.TOO_LARGE if error.status_code == _TOO_LARGE else Code.REQUEST_INVALID,
             f"{request.method} {request.url.path!r}: {error.detail}",
             "the API is described in /openapi.json",
             error.status_code,
         )
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(ClientDisconnect)
+    def on_hang_up(request: Request, _: ClientDisconnect) -> JSONResponse:
+        log.info("request.cut_off", path=request.url.path)
+        return problem(Code.REQUEST_INVALID, "the caller hung up", None)  # nobody reads it
 
     @app.exception_handler(Exception)
     def on_defect(request: Request, error: Exception) -> JSONResponse:

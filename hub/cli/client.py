@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import ssl
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
 
 from protocol.errors import Code, FleetError, InvalidError, UnavailableError
 
@@ -41,7 +43,7 @@ def load_context(path: Path) -> Context:
         InvalidError: `file-missing`, `settings-invalid`.
     """
     try:
-        raw = path.read_text()
+        raw = path.read_bytes()
     except OSError as error:
         raise InvalidError(
             f"no hub is configured: {str(path)!r} cannot be read",
@@ -49,13 +51,27 @@ def load_context(path: Path) -> Context:
             hint="start one with `rimward hub up`, or point RIMWARD_CONTEXT at its admin.json",
         ) from error
     try:
-        return Context(**json.loads(raw))
-    except (ValueError, TypeError) as error:
-        raise InvalidError(
-            f"{str(path)!r} is not a hub's admin.json",
-            code=Code.SETTINGS_INVALID,
-            hint="point RIMWARD_CONTEXT at the file in the hub's data folder",
-        ) from error
+        context = Context(**json.loads(raw))
+        ssl.create_default_context(cadata=context.ca)
+        is_usable = context.url.startswith("https://") and context.token.isascii() and context.ca
+    except (ValueError, TypeError, AttributeError, ssl.SSLError) as error:
+        raise _not_a_context(path) from error
+    if not is_usable:
+        raise _not_a_context(path)
+    return context
+
+
+def _not_a_context(path: Path) -> InvalidError:
+    return InvalidError(
+        f"{str(path)!r} is not a hub's admin.json",
+        code=Code.SETTINGS_INVALID,
+        hint="point RIMWARD_CONTEXT at the file in the hub's data folder",
+    )
+
+
+def segment(text: str) -> str:
+    """Return what a person wrote as one segment of a path: `#`, `?` and `/` lose their meaning."""
+    return quote(text, safe="")
 
 
 class HubClient:
@@ -110,24 +126,28 @@ class HubClient:
         `moved` is told (bytes of the piece, bytes in all).
 
         Raises:
-            InvalidError: `digest-mismatch`.
+            InvalidError: `digest-mismatch`; `file-missing` for a target that cannot be written.
         """
-        hasher, temporary = hashlib.sha256(), target.with_name(target.name + ".part")
-        with self._stream(path) as response, temporary.open("wb") as file:
-            total = int(response.headers.get("content-length", 0))
-            for piece in response.iter_bytes(_PIECE):
-                file.write(piece)
-                hasher.update(piece)
-                moved(len(piece), total)
-        digest = f"sha256:{hasher.hexdigest()}"
-        if digest != response.headers.get("x-digest", digest):
-            temporary.unlink()
+        temporary = target.with_name(target.name + ".part")
+        try:
+            with self._stream(path) as response:
+                digest = _save(response, temporary, moved)
+            if digest != response.headers.get("x-digest", digest):
+                raise InvalidError(
+                    f"the download of {path!r} is damaged",
+                    code=Code.DIGEST_MISMATCH,
+                    hint="try again",
+                )
+            temporary.replace(target)
+        except OSError as error:
             raise InvalidError(
-                f"the download of {path!r} is damaged",
-                code=Code.DIGEST_MISMATCH,
-                hint="try again",
-            )
-        temporary.replace(target)
+                f"{str(target)!r} cannot be written: {error.strerror}",
+                code=Code.FILE_MISSING,
+                hint="name a file in a folder that is there",
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         return digest
 
     def _stream(self, path: str) -> _Stream:
@@ -170,7 +190,11 @@ class _Stream:
         return check(response)
 
     def __exit__(self, *exc: object) -> None:
+        import httpx  # noqa: PLC0415 - see above
+
         self._open.__exit__(*exc)  # type: ignore[arg-type]  # handed through as they came
+        if isinstance(exc[1], httpx.HTTPError):
+            raise self._client.unreachable(exc[1]) from exc[1]
 
 
 def check(response: httpx.Response) -> httpx.Response:
@@ -179,14 +203,26 @@ def check(response: httpx.Response) -> httpx.Response:
         return response
     try:
         problem = response.json()
-        code = Code(problem["code"])
+        code, message = Code(problem["code"]), str(problem["message"])
     except (ValueError, KeyError, TypeError):
         raise FleetError(
             f"the hub answered status {response.status_code}",
             code=Code.INTERNAL,
             hint="see the hub's log; is this really a Rimward hub?",
         ) from None
-    raise FleetError(problem["message"], code=code, hint=problem.get("hint") or None)
+    raise FleetError(message, code=code, hint=problem.get("hint") or None)
+
+
+def _save(response: httpx.Response, path: Path, moved: Callable[[int, int], None]) -> str:
+    """Write the answer's bytes and return their digest."""
+    total = int(response.headers.get("content-length", 0))
+    hasher = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in response.iter_bytes(_PIECE):
+            file.write(piece)
+            hasher.update(piece)
+            moved(len(piece), total)
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _digest(file: BinaryIO) -> str:

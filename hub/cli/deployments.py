@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.client import HubClient
+from hub.cli.client import HubClient, segment
 from hub.cli.models import read_json
 from hub.cli.options import OutputOption, pairs
 from hub.cli.render import Output, say, show
@@ -83,8 +83,8 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
     ) -> None:
         """Show a deployment, device by device."""
         client = hub()
-        deployment = client.get(f"/api/v1/deployments/{deployment_id}")
-        members = client.get(f"/api/v1/deployments/{deployment_id}/devices")
+        deployment = client.get(f"/api/v1/deployments/{segment(deployment_id)}")
+        members = client.get(f"/api/v1/deployments/{segment(deployment_id)}/devices")
         if deployment["reason"]:
             say(f"{deployment['state']}: {deployment['reason']}")
         show({**deployment, "members": members}, output, lambda: _members(members))
@@ -96,7 +96,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         output: OutputOption = Output.TABLE,
     ) -> None:
         """Take a deployment back: its devices return to what they ran before."""
-        deployment = hub().post(f"/api/v1/deployments/{deployment_id}/abort")
+        deployment = hub().post(f"/api/v1/deployments/{segment(deployment_id)}/abort")
         show(deployment, output, lambda: _table([deployment]))
 
     return app

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.client import HubClient
+from hub.cli.client import HubClient, segment
 from hub.cli.options import OutputOption, tags
 from hub.cli.render import Output, facts, say, show
 
@@ -48,7 +48,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         output: OutputOption = Output.TABLE,
     ) -> None:
         """Show one device with its twin."""
-        device = hub().get(f"/api/v1/devices/{device_id}")
+        device = hub().get(f"/api/v1/devices/{segment(device_id)}")
         show(device, output, lambda: facts(device))
 
     @app.command("tag")
@@ -59,13 +59,13 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         output: OutputOption = Output.TABLE,
     ) -> None:
         """Change tags; deployments follow at once."""
-        device = hub().patch(f"/api/v1/devices/{device_id}/tags", tags(tag))
+        device = hub().patch(f"/api/v1/devices/{segment(device_id)}/tags", tags(tag))
         show(device["tags"], output, lambda: facts(device["tags"]))
 
     @app.command()
     def retire(device_id: Annotated[str, typer.Argument(help="The device.")]) -> None:
         """Stop trusting a device, at once."""
-        hub().post(f"/api/v1/devices/{device_id}/retire")
+        hub().post(f"/api/v1/devices/{segment(device_id)}/retire")
         say(f"retired {device_id}")
 
     @app.command()
@@ -95,15 +95,20 @@ def _table(devices: list[dict[str, Any]]) -> list[list[str]]:
             d["profile"],
             "retired" if d["state"] == "retired" else "online" if d["connected"] else "offline",
             ", ".join(
-                f"{name} {module.get('runtimeStatus', '')}"
-                for name, module in d["reported"].get("modules", {}).items()
+                f"{name} {_object(module).get('runtimeStatus', '')}"
+                for name, module in _object(d["reported"].get("modules")).items()
             ),
-            d["reported"].get("x-update", {}).get("state", ""),
+            str(_object(d["reported"].get("x-update")).get("state", "")),
             ", ".join(f"{k}={v}" for k, v in d["tags"].items()),
         ]
         for d in devices
     ]
     return [["device", "profile", "state", "modules", "last update", "tags"], *rows]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a value a device reported when it is an object: it can report anything."""
+    return value if isinstance(value, dict) else {}
 
 
 def _profiles(found: list[dict[str, Any]]) -> list[list[str]]:

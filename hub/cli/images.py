@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from hub.cli.client import HubClient
+from hub.cli.client import HubClient, segment
 from hub.cli.options import OutputOption, pairs, pause
 from hub.cli.render import Output, facts, say, show, size, transfer
 from protocol.errors import Code, FleetError, InvalidError
@@ -99,7 +99,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         output: OutputOption = Output.TABLE,
     ) -> None:
         """Show one image with its layers."""
-        image = hub().get(f"/api/v1/images/{ref}")
+        image = hub().get(f"/api/v1/images/{segment(ref)}")
         show(image, output, lambda: facts(image))
 
     return app
@@ -117,7 +117,7 @@ def follow(client: HubClient, image: dict[str, Any], tell: Callable[[str], None]
             step = image["progress"]
             tell(f"{ref}: {step}")
         pause(_POLL_SECONDS)
-        image = client.get(f"/api/v1/images/{ref}")
+        image = client.get(f"/api/v1/images/{segment(ref)}")
     if image["state"] == "failed":
         raise FleetError(
             f"image {ref!r} was not built: {image['error']}",
@@ -143,13 +143,13 @@ def pack(folder: Path) -> io.BytesIO:
             relative = path.relative_to(folder)
             if _SKIPPED.intersection(relative.parts) or path.is_dir():
                 continue
-            _add(tar, path, str(relative))
-            if buffer.tell() > _MAX_SOURCE_BYTES:
+            if path.is_file() and buffer.tell() + path.stat().st_size > _MAX_SOURCE_BYTES:
                 raise InvalidError(
                     f"the source folder {str(folder)!r} is larger than {size(_MAX_SOURCE_BYTES)}",
                     code=Code.TOO_LARGE,
                     hint="name a folder with the script alone; models are registered apart",
                 )
+            _add(tar, path, str(relative))
     buffer.seek(0)
     return buffer
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hub.cli.client import HubClient
+from hub.cli.client import HubClient, segment
 from hub.cli.options import OutputOption, pairs
 from hub.cli.render import Output, facts, say, show, size, transfer
 from protocol.errors import Code, InvalidError
@@ -70,7 +71,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         output: OutputOption = Output.TABLE,
     ) -> None:
         """Show one model."""
-        model = hub().get(f"/api/v1/models/{ref}")
+        model = hub().get(f"/api/v1/models/{segment(ref)}")
         show(model, output, lambda: facts(model))
 
     @app.command()
@@ -80,7 +81,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
     ) -> None:
         """Download the file of a model and check its digest."""
         client = hub()
-        model = client.get(f"/api/v1/models/{ref}")
+        model = client.get(f"/api/v1/models/{segment(ref)}")
         path = target or Path(model["filename"])
         with transfer(path.name, model["size"]) as moved:
             client.download(
@@ -111,6 +112,12 @@ def _table(models: list[dict[str, Any]]) -> list[list[str]]:
 def _file(path: Path) -> Path:
     if not path.is_file():
         raise InvalidError(f"no file {str(path)!r}", code=Code.FILE_MISSING, hint="check the path")
+    if not os.access(path, os.R_OK):
+        raise InvalidError(
+            f"file {str(path)!r} may not be read",
+            code=Code.FILE_MISSING,
+            hint="check its permissions",
+        )
     return path
 
 

@@ -34,9 +34,13 @@ def tags(given: list[str] | None) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         return text
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(word)  # NaN and Infinity are no JSON, though Python reads them
 
 
 def pause(seconds: float) -> None:

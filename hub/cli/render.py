@@ -30,10 +30,17 @@ def show(data: Any, output: Output, table: Callable[[], Sequence[Sequence[str]]]
     for head in heads:
         drawn.add_column(head, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(plain, row))
     # A pipe has no width: lines must not be folded for the next program.
     width = None if sys.stdout.isatty() else 1000
-    Console(width=width).print(drawn)
+    Console(width=width, markup=False, emoji=False, highlight=False).print(drawn)
+
+
+def plain(text: str) -> str:
+    """Return text as it may go to a terminal: what devices send can carry control characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def facts(pairs: dict[str, Any]) -> list[list[str]]:
@@ -57,7 +64,7 @@ def size(count: int) -> str:
 
 def say(text: str) -> None:
     """Tell the person something, on stderr."""
-    print(text, file=sys.stderr)  # noqa: T201 - the one place that talks
+    print(plain(text), file=sys.stderr)  # noqa: T201 - the one place that talks
 
 
 @contextmanager

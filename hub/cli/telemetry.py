@@ -12,7 +12,7 @@ import typer
 from hub.cli.client import HubClient
 from hub.cli.models import read_json
 from hub.cli.options import OutputOption, pause
-from hub.cli.render import Output, show
+from hub.cli.render import Output, plain, show
 
 _POLL_SECONDS = 0.5
 
@@ -74,7 +74,8 @@ def _print(row: dict[str, Any], output: Output) -> None:
         print(json.dumps(row))  # noqa: T201 - stdout belongs to data
         return
     body = row["body"] if row["body"] is not None else f"({row['data']})"
-    print(f"{row['receivedAt'][:19]} {row['device']} {row['module']}/{row['output']} {body}")  # noqa: T201 - as above
+    line = f"{row['receivedAt'][:19]} {row['device']} {row['module']}/{row['output']} {body}"
+    print(plain(line))  # noqa: T201 - as above
 
 
 def _stats(found: dict[str, Any]) -> list[list[str]]:

@@ -66,6 +66,20 @@ def render(
         return None
     same_epoch = previous is not None and previous.epoch == rendering.epoch
     version = previous.version + 1 if previous and same_epoch else 1
+    return _seal(deployment, version, content, rendering)
+
+
+def is_stale(state: DesiredState, now: datetime) -> bool:
+    """Tell whether half of a document's life is over: who asks for it now gets a fresh one."""
+    return now >= state.issued_at + LIFE / 2
+
+
+def reissue(deployment: Deployment, state: DesiredState, rendering: Rendering) -> DesiredState:
+    """Return the same version of a desired state with a new life."""
+    return _seal(deployment, state.version, state.content_digest, rendering)
+
+
+def _seal(deployment: Deployment, version: int, content: str, rendering: Rendering) -> DesiredState:
     document = Desired(
         device=rendering.device,
         epoch=rendering.epoch,

@@ -347,8 +347,8 @@ class BusHandler(Protocol):
         """Process a message; return after the commit.
 
         Raises:
-            FleetError: The message is refused for good. Any other exception: not processed, the
-                device must send it again.
+            FleetError: The message is refused for good, unless the error is retryable. A retryable
+                one and any other exception: not processed, the device must send it again.
         """
         ...
 

@@ -34,9 +34,9 @@ def outcome(reported: dict[str, Any], version: int) -> Outcome | None:
         if update.get("state") != "succeeded":
             return None
     status = reported.get("lastDesiredStatus")
-    if reported.get("lastDesiredVersion") == version and isinstance(status, dict):
-        if status.get("code") == _OK:
-            return Outcome(MemberState.SUCCEEDED)
+    is_newest = reported.get("lastDesiredVersion") == version
+    if is_newest and isinstance(status, dict) and status.get("code") == _OK:
+        return Outcome(MemberState.SUCCEEDED)
     return None
 
 

@@ -19,13 +19,14 @@ _MAX_NESTING = 50
 
 _TOKEN = re.compile(
     r"""\s*(?:
-      (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+      (?P<number>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
     | (?P<string>'(?:[^']|'')*')
-    | (?P<name>[A-Za-z_$][A-Za-z0-9_$.-]*|\[\[[^\]]+\]\])
+    | (?P<name>[A-Za-z_$][A-Za-z0-9_$.-]*)
     | (?P<symbol><=|>=|<>|!=|[=<>(),*\[\]])
     )""",
     re.VERBOSE,
 )
+_PATH = re.compile(r"deviceId|profile|(?:tags|properties\.reported)(?:\.[^.]+)+")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -66,6 +67,11 @@ def parse_condition(text: str) -> Condition:
     return Condition(text, _Parser(text).parse())
 
 
+def asks_reported(condition: str) -> bool:
+    """Tell whether what a device reports may change the answer of a condition."""
+    return "properties" in condition
+
+
 def _refuse(problem: str, position: int) -> InvalidError:
     return InvalidError(
         f"the target condition is not valid at position {position}: {problem}",
@@ -82,11 +88,11 @@ class _Token:
 
 
 def _tokens(text: str) -> list[_Token]:
-    out, position = [], 0
-    while text[position:].strip():
+    out, position, end = [], 0, len(text.rstrip())
+    while position < end:
         found = _TOKEN.match(text, position)
         if not found:
-            start = position + len(text[position:]) - len(text[position:].lstrip())
+            start = end - len(text[position:end].lstrip())
             raise _refuse(f"{text[start : start + 10]!r} is not understood", start)
         kind = str(found.lastgroup)
         out.append(_Token(kind, found[kind], found.start(kind)))
@@ -169,7 +175,8 @@ class _Parser:
     def _comparison(self) -> Evaluate:
         left = self._operand()
         if word := self._accept("IN", "NIN"):
-            return _membership(left, self._list(), wanted=word == "IN")
+            among = _any([_compare(left, operator.eq, value) for value in self._list()])
+            return among if word == "IN" else _not(among)
         token = self._next("a comparison")
         if token.text not in _COMPARE:
             raise _refuse(f"a comparison was expected, not {token.text!r}", token.position)
@@ -194,11 +201,10 @@ class _Parser:
         return self._path(token)
 
     def _path(self, token: _Token) -> Callable[[Mapping[str, Any]], Any]:
-        parts = token.text.split(".")
-        known = ("deviceId", "profile", "tags", "properties")
-        if token.kind != "name" or parts[0] not in known:
+        if token.kind != "name" or not _PATH.fullmatch(token.text):
             names = "deviceId, profile, tags.<name> or properties.reported.<name>"
             raise _refuse(f"{token.text!r} is not {names}", token.position)
+        parts = token.text.split(".")
 
         def value(facts: Mapping[str, Any]) -> Any:
             here: Any = facts
@@ -238,22 +244,6 @@ def _compare(
     right: Callable[[Mapping[str, Any]], Any],
 ) -> Evaluate:
     return lambda facts: _compare_values(left(facts), test, right(facts))
-
-
-def _membership(
-    left: Callable[[Mapping[str, Any]], Any],
-    values: list[Callable[[Mapping[str, Any]], Any]],
-    *,
-    wanted: bool,
-) -> Evaluate:
-    def evaluate(facts: Mapping[str, Any]) -> Truth:
-        value = left(facts)
-        if _kind(value) is None:
-            return None
-        found = any(_compare_values(value, operator.eq, each(facts)) for each in values)
-        return found is wanted
-
-    return evaluate
 
 
 def _all(parts: list[Evaluate]) -> Evaluate:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import httpx
+import socket
 
 from hub.settings import docker_host
 
-_OK = 200
+_SECONDS = 3.0
 
 
 def answers() -> bool:
     """Ask the engine at the usual address whether it is there."""
-    address = docker_host()
-    if not address.startswith("unix://"):
+    scheme, _, path = docker_host().partition("://")
+    if scheme != "unix":
         return False
-    transport = httpx.HTTPTransport(uds=address.removeprefix("unix://"))
-    try:
-        with httpx.Client(transport=transport, timeout=3) as client:
-            return client.get("http://engine/_ping").status_code == _OK
-    except httpx.HTTPError:
-        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
+        engine.settimeout(_SECONDS)
+        try:
+            engine.connect(path)
+            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+            return b" 200 " in engine.recv(64)
+        except OSError:
+            return False

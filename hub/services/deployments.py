@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import structlog
 
-from hub.core import desired, rollout
+from hub.core import desired
 from hub.core.deployment import (
     Deployment,
     DeploymentState,
@@ -19,16 +18,15 @@ from hub.core.deployment import (
     MemberState,
     RolloutPolicy,
 )
-from hub.core.device import Device, DeviceState
-from hub.core.ports import Clock, Director, Store, UnitOfWork
-from hub.core.reported import outcome
-from hub.core.targeting import parse_condition
+from hub.core.device import Device
+from hub.core.ports import Clock, Director, Store
+from hub.core.targeting import asks_reported, parse_condition
 from hub.services.images import ImageService
+from hub.services.rollouts import Rollouts
 from protocol.errors import Code, ConflictError, NotFoundError
 from protocol.ids import DeviceId, parse_deployment_id
 from protocol.manifest import parse_manifest
 
-EPOCH = 1
 log = structlog.get_logger()
 
 
@@ -91,10 +89,10 @@ class DeploymentService:
             if existing is not None:
                 return _same(existing, deployment)
             work.deployments.put(deployment)
-            self._enlist(work, deployment, work.devices.list())
+            self._rollouts.enlist(work, deployment, work.devices.list())
             work.commit()
         log.info("deployment.created", deployment=deployment.id, condition=deployment.condition)
-        self.advance()
+        self.advance([draft.id])
         return self.get(draft.id)
 
     def get(self, deployment_id: str) -> Deployment:
@@ -121,185 +119,116 @@ class DeploymentService:
             return work.deployments.members(deployment_id)
 
     def desired(self, device_id: DeviceId) -> DesiredState | None:
-        """Return the newest desired state of a device, or None."""
+        """Return the newest desired state of a device, signed anew when it is old, or None."""
         with self.store.begin(write=False) as work:
-            return work.deployments.desired(device_id)
+            state = work.deployments.desired(device_id)
+        if state is None or not desired.is_stale(state, self.clock.now()):
+            return state
+        with self.store.begin() as work:
+            state = work.deployments.desired(device_id)
+            deployment = work.deployments.get(state.deployment_id) if state else None
+            if state is None or deployment is None:
+                return state
+            state = desired.reissue(deployment, state, self._rollouts.rendering(device_id))
+            work.deployments.put_desired(state)
+            work.commit()
+        log.info("desired.reissued", device=device_id, version=state.version)
+        return state
 
     def abort(self, deployment_id: str, reason: str) -> Deployment:
-        """Take a deployment back: its devices return to what they followed before."""
+        """Take a deployment back: its devices return to what they followed before.
+
+        A deployment that was aborted already stays as it is.
+        """
         self.get(deployment_id)
         with self.store.begin() as work:
             found = work.deployments.get(deployment_id)
-            changed = self._abort(work, found, reason) if found else []
+            goes_on = found is not None and found.state is not DeploymentState.ABORTED
+            changed = self._rollouts.abort(work, found, reason) if found and goes_on else []
             work.commit()
         self.announce(changed)
         return self.get(deployment_id)
 
     def device_changed(self, device_id: DeviceId) -> None:
-        """Enlist a device that is new or whose tags changed, and give it what it shall run."""
+        """Enlist a device that is new, retired or labelled anew, and give it what it shall run."""
         with self.store.begin() as work:
             device = work.devices.get(device_id)
             if device is None:
                 return
-            for deployment in work.deployments.list():
-                if deployment.state is not DeploymentState.ABORTED:
-                    self._enlist(work, deployment, [device])
+            moved = [
+                deployment.id
+                for deployment in work.deployments.list()
+                if deployment.state is not DeploymentState.ABORTED
+                and self._rollouts.enlist(work, deployment, [device])
+            ]
+            changed = [device.id] if self._rollouts.render(work, device.id) else []
             work.commit()
-        self.advance()
+        self.announce(changed)
+        if moved:
+            self.advance(moved)
 
     def device_reported(self, device: Device) -> None:
-        """Take note of how an update ended on a device, and go on with its rollout."""
-        with self.store.begin() as work:
-            state = work.deployments.desired(device.id)
-            ended = state and outcome(device.reported, state.version)
-            members = {m.deployment_id: m for m in work.deployments.memberships(device.id)}
-            member = members.get(state.deployment_id) if state else None
-            if not ended or member is None or member.state is not MemberState.DISPATCHED:
-                return
-            work.deployments.put_member(
-                replace(
-                    member,
-                    state=ended.state,
-                    code=ended.code,
-                    message=ended.message[:500],
-                    since=self.clock.now(),
-                )
+        """Take note of how an update ended on a device, and go on with its rollout.
+
+        May be called again with the same report: nothing happens then.
+        """
+        with self.store.begin(write=False) as work:
+            is_news = self._rollouts.reached(work, device) is not None
+            belongs = {m.deployment_id for m in work.deployments.memberships(device.id)}
+            is_misplaced = any(
+                asks_reported(d.condition)
+                and d.state is not DeploymentState.ABORTED
+                and parse_condition(d.condition).matches(desired.facts(device))
+                is not (d.id in belongs)
+                for d in work.deployments.list()
             )
+        if is_news:
+            self._take_note(device)
+        if is_misplaced:
+            self.device_changed(device.id)
+
+    def _take_note(self, device: Device) -> None:
+        with self.store.begin() as work:
+            member = self._rollouts.reached(work, device)
+            if member is None:
+                return
+            work.deployments.put_member(member)
             work.commit()
         log.info(
             "deployment.reached",
             deployment=member.deployment_id,
             device=device.id,
-            state=ended.state,
-            code=ended.code,
+            state=member.state,
+            code=member.code,
         )
-        self.advance()
+        self.advance([member.deployment_id])
 
     def tick(self) -> None:
         """Do what has become due by the passing of time alone: silence, the end of a soak."""
-        if any(d.state is DeploymentState.ROLLING for d in self.all()):
-            self.advance()
+        with self.store.begin(write=False) as work:
+            due = [
+                d.id
+                for d in work.deployments.list()
+                if d.state is DeploymentState.ROLLING and self._rollouts.is_due(work, d)
+            ]
+        if due:
+            self.advance(due)
 
-    def advance(self) -> None:
-        """Do everything that is due now in every rollout."""
+    def advance(self, only: Iterable[str] | None = None) -> None:
+        """Do everything that is due now in every rollout, or in those of these deployments."""
         changed: list[DeviceId] = []
         with self.store.begin() as work:
-            for deployment in work.deployments.list():
-                if deployment.state is not DeploymentState.ABORTED:
-                    changed += self._advance(work, deployment)
+            ids = [d.id for d in work.deployments.list()] if only is None else only
+            for deployment_id in ids:
+                deployment = work.deployments.get(deployment_id)
+                if deployment and deployment.state is not DeploymentState.ABORTED:
+                    changed += self._rollouts.advance(work, deployment)
             work.commit()
-        self.announce(changed)
+        self.announce(list(dict.fromkeys(changed)))
 
-    def _advance(self, work: UnitOfWork, deployment: Deployment) -> list[DeviceId]:
-        now = self.clock.now()
-        changed: list[DeviceId] = []
-        while True:
-            members = self._time_out(work, deployment, now)
-            decision = self._decide(deployment, members, now)
-            match decision:
-                case rollout.Dispatch(wave, devices):
-                    changed += self._dispatch(work, members, devices, wave)
-                case rollout.Abort(reason):
-                    return changed + self._abort(work, deployment, reason)
-                case rollout.Done() if deployment.state is DeploymentState.ROLLING:
-                    deployment = replace(deployment, state=DeploymentState.DONE)
-                    work.deployments.put(deployment)
-                    log.info("deployment.done", deployment=deployment.id)
-                case _:
-                    return changed
-
-    @staticmethod
-    def _decide(
-        deployment: Deployment, members: Sequence[Member], now: datetime
-    ) -> rollout.Decision:
-        """A finished rollout only takes in newcomers: they cannot abort what has succeeded."""
-        if deployment.state is DeploymentState.DONE:
-            waiting = [m.device_id for m in members if m.state is MemberState.WAITING]
-            return (
-                rollout.Dispatch(len(deployment.policy.waves), tuple(waiting))
-                if waiting
-                else rollout.Done()
-            )
-        return rollout.decide(deployment.policy, members, now)
-
-    def _time_out(
-        self, work: UnitOfWork, deployment: Deployment, now: datetime
-    ) -> Sequence[Member]:
-        members = work.deployments.members(deployment.id)
-        for member in rollout.silent(deployment.policy, members, now):
-            late = replace(
-                member,
-                state=MemberState.FAILED,
-                since=now,
-                code=Code.DEVICE_SILENT,
-                message="the device said nothing after the dispatch",
-            )
-            work.deployments.put_member(late)
-            log.warning("deployment.silent", deployment=deployment.id, device=member.device_id)
-        return work.deployments.members(deployment.id)
-
-    def _enlist(self, work: UnitOfWork, deployment: Deployment, devices: Iterable[Device]) -> None:
-        condition = parse_condition(deployment.condition)
-        there = {m.device_id for m in work.deployments.members(deployment.id)}
-        for device in devices:
-            wanted = device.state is DeviceState.ENROLLED and condition.matches(
-                desired.facts(device)
-            )
-            if wanted and device.id not in there:
-                now = self.clock.now()
-                member = Member(deployment.id, device.id, MemberState.WAITING, now)
-                work.deployments.put_member(member)
-            elif not wanted and device.id in there:
-                work.deployments.remove_member(deployment.id, device.id)
-
-    def _dispatch(
-        self,
-        work: UnitOfWork,
-        members: Sequence[Member],
-        devices: Sequence[DeviceId],
-        wave: int,
-    ) -> list[DeviceId]:
-        changed, now = [], self.clock.now()
-        by_device = {m.device_id: m for m in members}
-        for device_id in devices:
-            member = replace(
-                by_device[device_id], state=MemberState.DISPATCHED, wave=wave, since=now
-            )
-            work.deployments.put_member(member)
-            state = self._render(work, device_id)
-            if state:
-                changed.append(device_id)
-            current = state or work.deployments.desired(device_id)
-            superseded = current is None or current.deployment_id != member.deployment_id
-            # A device that follows a stronger deployment has nothing to prove for this one.
-            done = MemberState.SUCCEEDED if superseded else MemberState.DISPATCHED
-            version = current.version if current else 0
-            work.deployments.put_member(replace(member, state=done, version=version))
-        log.info("deployment.dispatched", deployment=members[0].deployment_id, devices=len(devices))
-        return changed
-
-    def _abort(self, work: UnitOfWork, deployment: Deployment, reason: str) -> list[DeviceId]:
-        work.deployments.put(
-            replace(deployment, state=DeploymentState.ABORTED, reason=reason[:1000])
-        )
-        log.warning("deployment.aborted", deployment=deployment.id, reason=reason)
-        reached = [
-            m.device_id for m in work.deployments.members(deployment.id) if m.wave is not None
-        ]
-        return [device for device in reached if self._render(work, device)]
-
-    def _render(self, work: UnitOfWork, device_id: DeviceId) -> DesiredState | None:
-        memberships = work.deployments.memberships(device_id)
-        ids = {m.deployment_id for m in memberships}
-        found = {i: d for i in ids if (d := work.deployments.get(i)) is not None}
-        chosen = desired.winner(memberships, found)
-        if chosen is None:
-            return None
-        rendering = desired.Rendering(device_id, EPOCH, self.clock.now(), self.director.seal)
-        state = desired.render(chosen, work.deployments.desired(device_id), rendering)
-        if state:
-            work.deployments.put_desired(state)
-        return state
+    @property
+    def _rollouts(self) -> Rollouts:
+        return Rollouts(self.clock, self.director)
 
     def status(self, deployment_id: str) -> dict[str, Any]:
         """Return how many members are in each state."""
@@ -309,7 +238,13 @@ class DeploymentService:
 
 def _same(existing: Deployment, wanted: Deployment) -> Deployment:
     def content(deployment: Deployment) -> tuple[object, ...]:
-        return (deployment.manifest, deployment.condition, deployment.priority, deployment.policy)
+        return (
+            deployment.manifest,
+            deployment.condition,
+            deployment.priority,
+            deployment.policy,
+            deployment.labels,
+        )
 
     if content(existing) != content(wanted):
         raise ConflictError(

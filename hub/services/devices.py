@@ -13,7 +13,7 @@ import structlog
 from hub.core import device as rules
 from hub.core.device import Claim, Device, DeviceState
 from hub.core.ports import Authority, Clock, Director, Profiles, Store
-from protocol.errors import Code, InvalidError, NotFoundError
+from protocol.errors import Code, DeniedError, FleetError, InvalidError, NotFoundError
 from protocol.ids import DeviceId, parse_device_id
 from protocol.messages import Enrolled, EnrollRequest, MqttEndpoint
 from protocol.twin import check_patch, merge
@@ -72,8 +72,8 @@ class DeviceService:
                 hint="for example `--hours 24`",
             )
         parsed, secret = parse_device_id(device_id), secrets.token_urlsafe(24)
-        check_patch(tags, what="tags")
-        claim = Claim(rules.hash_secret(secret), parsed, tags, self.clock.now() + life)
+        first = merge({}, check_patch(tags, what="tags"))
+        claim = Claim(rules.hash_secret(secret), parsed, first, self.clock.now() + life)
         with self.store.begin() as work:
             rules.check_free(work.devices.get(parsed))
             work.claims.put(claim)
@@ -91,11 +91,12 @@ class DeviceService:
             InvalidError: `request-invalid`, for a bad certificate request.
         """
         profile = self.profiles.get(request.profile)
+        secret_hash = rules.hash_secret(request.claim)
+        with self.store.begin(write=False) as work:  # strangers do not get to hold up writers
+            _known_claim(work.claims.get(secret_hash))
         with self.store.begin() as work:
             now = self.clock.now()
-            claim = work.claims.get(rules.hash_secret(request.claim))
-            if claim is None:
-                raise rules.refuse_claim("is not known here")
+            claim = _known_claim(work.claims.get(secret_hash))
             work.claims.put(claim.use(now))
             rules.check_free(work.devices.get(claim.device_id))
             certificate = self.authority.issue(request.csr, claim.device_id)
@@ -110,7 +111,10 @@ class DeviceService:
             work.devices.put(device)
             work.commit()
         log.info("device.enrolled", device=device.id, profile=profile.name)
-        self.changed(device.id)
+        try:
+            self.changed(device.id)
+        except FleetError as error:  # the claim is spent: the device must get its certificate
+            log.warning("device.not_enlisted", device=device.id, code=error.code, why=str(error))
         return Enrolled(
             device=device.id,
             certificate=certificate,
@@ -127,7 +131,15 @@ class DeviceService:
             DeniedError: `certificate-invalid`.
         """
         device_id = self.authority.identify(certificate_der)
-        self.get(device_id).check_trusted()
+        with self.store.begin(write=False) as work:
+            device = work.devices.get(device_id)
+        if device is None:
+            raise DeniedError(
+                f"device {device_id!r} is not known",
+                code=Code.CERTIFICATE_INVALID,
+                hint="enrol it: `rimward device invite`",
+            )
+        device.check_trusted()
         return device_id
 
     def renew(self, device_id: DeviceId, csr: str) -> str:
@@ -167,7 +179,14 @@ class DeviceService:
             work.commit()
         log.info("device.retired", device=device.id)
         self.revoked(device.id)
+        self.changed(device.id)
         return device
+
+
+def _known_claim(claim: Claim | None) -> Claim:
+    if claim is None:
+        raise rules.refuse_claim("is not known here")
+    return claim
 
 
 def _known(device: Device | None, device_id: str) -> Device:

@@ -32,6 +32,7 @@ from protocol.ids import (
     parse_version_ref,
 )
 
+_VERSION_DIGITS = 18  # what a database holds
 log = structlog.get_logger()
 
 
@@ -176,7 +177,8 @@ class ImageService:
             InvalidError: `id-invalid`.
             NotFoundError: `image-unknown`.
         """
-        name, version = parse_version_ref(ref)
+        name = parse_repository(ref.partition(":")[0])  # unlike a model's it may have slashes
+        _, version = parse_version_ref(ref.replace("/", "."))
         with self.store.begin(write=False) as work:
             found = work.images.get(name, version)
         if found is None:
@@ -218,7 +220,7 @@ class ImageService:
             if ref.digest:
                 images = work.images.list(ref.repository)
                 return next((i for i in images if i.digest == ref.digest), None)
-            if tag and not tag.isdecimal():
+            if tag and not (tag.isdecimal() and len(tag) <= _VERSION_DIGITS):
                 return None
             return work.images.get(ref.repository, int(tag) if tag else None)
 

@@ -13,7 +13,7 @@ from hub.core.model import Model
 from hub.core.ports import Blobs, Clock, Store
 from protocol.errors import Code, InvalidError, NotFoundError
 from protocol.ids import Digest, parse_digest, parse_model_name, parse_version_ref
-from protocol.manifest import GoldenSamples
+from protocol.manifest import read_golden
 
 log = structlog.get_logger()
 
@@ -111,11 +111,12 @@ def _check_filename(filename: str) -> None:
 def _check_golden(golden: dict[str, Any] | None) -> None:
     if golden is None:
         return
+    read_golden(golden)
     try:
-        msgspec.convert(golden, GoldenSamples)
-    except msgspec.ValidationError as error:
+        msgspec.json.encode(golden)
+    except (UnicodeEncodeError, RecursionError) as error:
         raise InvalidError(
-            f"the golden samples are not valid: {error}",
+            f"the golden samples cannot be written as JSON: {error}",
             code=Code.GOLDEN_INVALID,
             hint='write {"samples": [{"input": ..., "expected": ...}]}, see docs/manifest.md',
         ) from error

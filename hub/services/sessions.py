@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from hub.core.deployment import DesiredState
 from hub.core.device import Device
 from hub.core.ports import Authority, Clock, DeviceBus, Store
 from hub.services.deployments import DeploymentService
@@ -42,6 +43,7 @@ class Sessions:
         self._hub = hub
         self._bus = bus
         self._trusted: set[DeviceId] = set()
+        self._forgotten = 0
         self._handlers: dict[UpKind, Callable[[DeviceId, bytes], Awaitable[None]]] = {
             UpKind.TELEMETRY: self._telemetry,
             UpKind.REPORTED: self._reported,
@@ -64,6 +66,7 @@ class Sessions:
         """Raise unless the device is trusted; remembered until `forget`."""
         if device in self._trusted:
             return
+        forgotten = self._forgotten
         found = await asyncio.to_thread(self._find, device)
         if found is None:
             raise DeniedError(
@@ -72,7 +75,8 @@ class Sessions:
                 hint="enrol it: `rimward device invite`",
             )
         found.check_trusted()
-        self._trusted.add(device)
+        if forgotten == self._forgotten:  # else what was read may be older than a revocation
+            self._trusted.add(device)
 
     def _find(self, device: DeviceId) -> Device | None:
         with self._hub.store.begin(write=False) as work:
@@ -80,6 +84,7 @@ class Sessions:
 
     def forget(self, device: DeviceId) -> None:
         """Drop what is remembered of a device: its trust may have changed."""
+        self._forgotten += 1
         self._trusted.discard(device)
 
     async def connected(self, device: DeviceId) -> None:
@@ -121,24 +126,35 @@ class Sessions:
     def _store_report(self, device: DeviceId, report: Reported) -> int:
         with self._hub.store.begin() as work:
             found = work.devices.get(device)
-            if found is None or found.reported_revision >= report.revision:
-                return found.reported_revision if found else 0
-            updated = replace(
-                found,
-                reported=report.reported,
-                reported_revision=report.revision,
-                last_seen=self._hub.clock.now(),
-            )
-            work.devices.put(updated)
-            work.commit()
-        self._hub.deployments.device_reported(updated)
-        return report.revision
+            if found is None:
+                return 0
+            if found.reported_revision < report.revision:
+                found = replace(
+                    found,
+                    reported=report.reported,
+                    reported_revision=report.revision,
+                    last_seen=self._hub.clock.now(),
+                )
+                work.devices.put(found)
+                work.commit()
+        # Also for a repeated report: what follows from it may have failed the first time.
+        self._hub.deployments.device_reported(found)
+        return found.reported_revision
 
     async def _desired_get(self, device: DeviceId, body: bytes) -> None:
         request = codec.decode(body, DesiredGet)
-        state = await asyncio.to_thread(self._hub.deployments.desired, device)
-        if state is not None and state.version != request.have:
+        state = await asyncio.to_thread(self._desired, device)
+        held = (request.epoch, request.have)
+        if state is not None and (state.epoch, state.version) != held:
             await self._bus.send(device, DownKind.DESIRED, state.envelope)
+
+    def _desired(self, device: DeviceId) -> DesiredState | None:
+        state = self._hub.deployments.desired(device)
+        if state is not None:
+            return state
+        # Enlisting it may have failed when it enrolled.
+        self._hub.deployments.device_changed(device)
+        return self._hub.deployments.desired(device)
 
     async def _status(self, device: DeviceId, body: bytes) -> None:
         status = codec.decode(body, Status)

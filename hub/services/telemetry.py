@@ -12,10 +12,12 @@ import structlog
 
 from hub.core.ports import Clock, Store
 from hub.core.telemetry import Measurement, Quarantined, Score, TelemetryFilter, score
+from protocol.errors import Code, UnavailableError
 from protocol.ids import DeviceId
 from protocol.messages import Ack, Telemetry, TelemetryRecord
 
 MAX_BATCH = 2000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1))
@@ -37,15 +39,15 @@ class TelemetryService:
         """
         now, rows, bad, acks = self.clock.now(), [], [], []
         for device, batch in batches:
-            refused = []
+            refused: dict[int, None] = {}  # in order, each once
             for record in batch.records:
                 if why := _problem(record):
                     bad.append(Quarantined(device, now, why, record.body[:MAX_BODY_BYTES]))
-                    refused.append(record.seq)
+                    refused[record.seq] = None
                 else:
                     rows.append(_row(device, batch.epoch, record, now))
-            accepted = [r.seq for r in batch.records if r.seq not in set(refused)]
-            acks.append(Ack(batch.epoch, ranges(accepted), refused))
+            accepted = [r.seq for r in batch.records if r.seq not in refused]
+            acks.append(Ack(batch.epoch, ranges(accepted), list(refused)))
         with self.store.begin() as work:
             new = work.telemetry.add(rows)
             if bad:
@@ -115,6 +117,23 @@ def _row(device: DeviceId, epoch: str, record: TelemetryRecord, now: datetime) -
     )
 
 
+_Waiting = tuple[DeviceId, Telemetry, "asyncio.Future[Ack]"]
+
+
+def _measure(batch: Telemetry) -> tuple[int, int]:
+    return len(batch.records), sum(len(record.body) for record in batch.records)
+
+
+def _refuse(waiting: Sequence[_Waiting], error: Exception) -> None:
+    for _, _, done in waiting:
+        if not done.done():
+            done.set_exception(error)
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("the hub is stopping", code=Code.BUSY, hint="send it again later")
+
+
 class TelemetryIngest:
     """Gathers what arrives at the same time into one commit.
 
@@ -124,9 +143,7 @@ class TelemetryIngest:
 
     def __init__(self, service: TelemetryService, *, queue_size: int = 1000) -> None:
         self._service = service
-        self._queue: asyncio.Queue[tuple[DeviceId, Telemetry, asyncio.Future[Ack]]] = asyncio.Queue(
-            queue_size
-        )
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(queue_size)
 
     async def add(self, device: DeviceId, batch: Telemetry) -> Ack:
         """Return the acknowledgement after the commit, or raise what the commit raised."""
@@ -135,24 +152,29 @@ class TelemetryIngest:
         return await done
 
     async def run(self) -> None:
-        """Commit batches until cancelled."""
-        while True:
-            waiting = [await self._queue.get()]
-            size = len(waiting[0][1].records)
-            while size < MAX_BATCH and not self._queue.empty():
+        """Commit batches until cancelled; whoever still waits then is told to come back."""
+        waiting: list[_Waiting] = []
+        try:
+            while True:
+                waiting = [await self._queue.get()]
+                records, size = _measure(waiting[0][1])
+                while records < MAX_BATCH and size < MAX_BATCH_BYTES and not self._queue.empty():
+                    waiting.append(self._queue.get_nowait())
+                    more, bytes_more = _measure(waiting[-1][1])
+                    records, size = records + more, size + bytes_more
+                await self._commit(waiting)
+        finally:
+            while not self._queue.empty():
                 waiting.append(self._queue.get_nowait())
-                size += len(waiting[-1][1].records)
-            await self._commit(waiting)
+            _refuse(waiting, _stopping())
 
-    async def _commit(self, waiting: list[tuple[DeviceId, Telemetry, asyncio.Future[Ack]]]) -> None:
+    async def _commit(self, waiting: list[_Waiting]) -> None:
         batches = [(device, batch) for device, batch, _ in waiting]
         try:
             acks = await asyncio.to_thread(self._service.write, batches)
         except Exception as error:  # one failed commit must not end the ingest
             log.exception("telemetry.failed", messages=len(waiting))
-            for _, _, done in waiting:
-                if not done.done():
-                    done.set_exception(error)
+            _refuse(waiting, error)
             return
         for (_, _, done), ack in zip(waiting, acks, strict=True):
             if not done.done():

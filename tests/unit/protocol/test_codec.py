@@ -82,9 +82,9 @@ def test_an_unknown_fields_name_is_quoted_in_part() -> None:
 
 
 def test_the_limit_is_the_callers() -> None:
-    raw = codec.encode(DesiredGet(7))
+    raw = codec.encode(DesiredGet(1, 7))
 
-    assert codec.decode(raw, DesiredGet, limit=len(raw)) == DesiredGet(7)
+    assert codec.decode(raw, DesiredGet, limit=len(raw)) == DesiredGet(1, 7)
     with pytest.raises(InvalidError, match="DesiredGet message is 10 bytes, the limit is 9") as hit:
         codec.decode(raw, DesiredGet, limit=9)
     assert hit.value.code is Code.TOO_LARGE

@@ -117,7 +117,7 @@ def test_hostile_payloads_are_refused_although_the_signature_holds(raw: bytes) -
 
 
 def test_reads_a_payload() -> None:
-    assert dsse.read_payload(b'{"have":3}', DesiredGet) == DesiredGet(3)
+    assert dsse.read_payload(b'{"epoch":1,"have":3}', DesiredGet) == DesiredGet(1, 3)
 
 
 def test_refuses_a_key_that_stands_twice() -> None:
