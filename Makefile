@@ -41,7 +41,8 @@ fmt: setup ## format and mend what can be mended
 
 .PHONY: golden
 golden: setup ## write the golden files anew; review the difference like code
-	RIMWARD_UPDATE_GOLDEN=1 "$(BIN)/python" -m pytest -q -k golden
+	RIMWARD_UPDATE_GOLDEN=1 "$(BIN)/python" -m pytest -q tests/test_golden.py \
+		tests/unit/agent/test_agent_cli.py tests/unit/hub/api/test_api.py tests/unit/hub/cli/test_hub_cli.py
 	"$(BIN)/python" docs/generate.py
 
 .PHONY: docs

@@ -249,3 +249,10 @@ def test_public_things_say_what_they_are_for(package: str) -> None:
     sources = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == package]
 
     assert [name for path in sources for name in undocumented(path)] == []
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Folders of tests are not packages: two files of one name could not both be imported."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+
+    assert sorted(names) == sorted(set(names))
