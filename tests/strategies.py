@@ -77,7 +77,7 @@ records = st.builds(
 messages: SearchStrategy[msgspec.Struct] = st.one_of(
     st.builds(Telemetry, epoch=names, records=st.lists(records, min_size=1, max_size=4)),
     st.builds(Reported, revision=sequences, reported=json_objects),
-    st.builds(DesiredGet, have=st.integers(0, 2**63 - 1)),
+    st.builds(DesiredGet, epoch=st.integers(0, 2**63 - 1), have=st.integers(0, 2**63 - 1)),
     st.builds(Status, connected=st.booleans()),
     st.builds(
         Ack,

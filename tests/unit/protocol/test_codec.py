@@ -85,7 +85,7 @@ def test_the_limit_is_the_callers() -> None:
     raw = codec.encode(DesiredGet(1, 7))
 
     assert codec.decode(raw, DesiredGet, limit=len(raw)) == DesiredGet(1, 7)
-    with pytest.raises(InvalidError, match="DesiredGet message is 10 bytes, the limit is 9") as hit:
+    with pytest.raises(InvalidError, match="DesiredGet message is 20 bytes, the limit is 9") as hit:
         codec.decode(raw, DesiredGet, limit=9)
     assert hit.value.code is Code.TOO_LARGE
 
@@ -98,8 +98,8 @@ def test_the_limit_is_the_callers() -> None:
         (Reported, b'{"revision":0,"reported":{}}'),
         (Reported, b'{"revision":9223372036854775808,"reported":{}}'),
         (Reported, b'{"revision":1.0,"reported":{}}'),
-        (DesiredGet, b'{"have":-1}'),
-        (DesiredGet, b'{"have":true}'),
+        (DesiredGet, b'{"epoch":0,"have":-1}'),
+        (DesiredGet, b'{"epoch":0,"have":true}'),
         (Ack, b'{"epoch":"e","ranges":[[1]]}'),
         (messages.Status, b'{"connected":1}'),
     ],
