@@ -75,8 +75,13 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
         case "enroll":
             claim = sys.stdin.readline().strip() if arguments.claim == "-" else arguments.claim
             identity = await bootstrap.enroll(settings, claim, arguments.profile)
-            _say(f"enrolled as {identity.device}; start it with `rimward-agent run`")
+            _say(
+                f"enrolled as {identity.device}; its folder is {settings.home}\n"
+                f"start it with `rimward-agent run{_home_option(arguments)}`"
+            )
         case "run":
+            # Whoever opens an input in the instant it is looked at must not end the agent.
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
             task = asyncio.current_task()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, _cancel, task)
@@ -87,6 +92,10 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
             await _logs(settings, arguments.module, arguments.tail)
         case "stop-modules":
             await bootstrap.stop_modules(settings)
+
+
+def _home_option(arguments: argparse.Namespace) -> str:
+    return f" --home {arguments.home}" if arguments.home else ""
 
 
 def _cancel(task: asyncio.Task[None] | None) -> None:
@@ -103,6 +112,8 @@ def _list(settings: Settings, *, as_json: bool) -> None:
             code=Code.MODULE_UNKNOWN,
             hint="start it: `rimward-agent run`",
         )
+    if not bootstrap.is_running(settings.home):
+        _say("the agent is not running; this is what it reported last")
     if as_json:
         _print(msgspec.json.format(msgspec.json.encode(reported), indent=2).decode())
         return
@@ -112,7 +123,8 @@ def _list(settings: Settings, *, as_json: bool) -> None:
         _print(f"{name:<24}{module['runtimeStatus']:<12}{module['restartCount']:<10}{image}")
     if update := reported.get("x-update"):
         why = f": {update['code']}: {update['message']}" if "code" in update else ""
-        _print(f"last update: {update['deployment']} {update['state']}{why}")
+        what = update["deployment"] or "nothing to run any more,"
+        _print(f"last update: {what} {update['state']}{why}")
 
 
 async def _logs(settings: Settings, module: str, tail: int) -> None:

@@ -89,6 +89,17 @@ def hold(home: Path) -> int:
     return descriptor
 
 
+def is_running(home: Path) -> bool:
+    """Tell whether an agent runs on a home folder."""
+    try:
+        os.close(hold(home))
+    except ConflictError:
+        return True
+    except UnavailableError:
+        return False
+    return False
+
+
 def registry_client(enrolled: Enrolled, clock: Clock) -> RegistryClient:
     """Return the client that pulls images; the hub's own registry is reached as the hub is."""
     authority = enrolled.identity.enrolled.registry

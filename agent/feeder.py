@@ -3,11 +3,12 @@
 The answer and the note that its file is done become durable together; a file counts as itself by
 its inode and time of change, so that a name may come again. A module's `x-inputs` names a folder;
 whoever owns the camera moves finished files into it (write under a name with a leading dot, then
-rename).
+rename). A file that somebody still has open for writing is left alone.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -100,16 +101,10 @@ class Feeder:
     async def _feed(self, name: str) -> bool:
         """Answer one file; False when it has to be tried again later."""
         path = self._folder / name
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return True  # a folder, a pipe: nobody's input
-            body = path.read_bytes() if status.st_size <= MAX_FILE_BYTES else b""
-        except FileNotFoundError:
+        found = self._read(path)
+        if found is None:
             return True
-        except OSError as error:
-            log.debug("input.unreadable", module=self._module, input=name, why=str(error))
-            return True
+        status, body = found
         version = f"{status.st_ino}.{status.st_mtime_ns}"
         key = f"{self._module}/{self._source.directory}/{_text(name)}#{version}"
         if self._outbox.is_consumed(key):
@@ -121,6 +116,20 @@ class Feeder:
             return True
         endpoint = self._hooks.endpoint(self._module)
         return endpoint is not None and await self._ask(path, key, body, endpoint)
+
+    def _read(self, path: Path) -> tuple[os.stat_result, bytes] | None:
+        """Return a finished input and what is known of it; None for what is none, or not yet."""
+        try:
+            if not stat.S_ISREG(path.stat().st_mode) or _is_being_written(path):
+                return None
+            status = path.stat()
+            body = path.read_bytes() if status.st_size <= MAX_FILE_BYTES else b""
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.debug("input.unreadable", module=self._module, input=path.name, why=str(error))
+            return None
+        return status, body
 
     async def _ask(self, path: Path, key: str, body: bytes, endpoint: str) -> bool:
         started = self._clock.monotonic()
@@ -168,6 +177,26 @@ class Feeder:
     def _remove(self, path: Path, key: str) -> None:
         path.unlink(missing_ok=True)
         self._done.append(key)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Tell whether a process of this machine has the file open for writing.
+
+    Asked by taking a read lease for a moment, which the kernel refuses then. Where leases are not
+    to be had (another owner's file, a network folder) the answer is no, and the rule of the dot
+    and the rename stands alone.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _text(name: str) -> str:

@@ -14,6 +14,8 @@ _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 60.0
 _OK = 200
+_LOG_LINES = 20
+_SAID = 300
 
 
 class Verifier:
@@ -73,11 +75,9 @@ class Verifier:
         return golden is None or await self._status(endpoint, golden.path) is not None
 
     async def _ended(self, spec: ModuleSpec, exit_code: int | None) -> DeviceError:
-        lines = (await self._runtime.logs(spec.instance_id, tail=3)).strip().replace("\n", " | ")
-        tail = "".join(c if c.isprintable() else " " for c in lines)
+        said = _last_words(await self._runtime.logs(spec.instance_id, tail=_LOG_LINES))
         return DeviceError(
-            f"module {spec.name!r} ended with code {exit_code}"
-            + (f": {tail[-300:]}" if tail else ""),
+            f"module {spec.name!r} ended with code {exit_code}" + (f": {said}" if said else ""),
             code=Code.MODULE_START_FAILED,
             hint=f"read its log: `rimward-agent logs {spec.name}`",
         )
@@ -118,12 +118,20 @@ class Verifier:
         body = msgspec.json.encode(sample.input)
         status, raw = await self._prober.request(url, body, timeout_seconds=_ANSWER_SECONDS)
         if status != _OK:
-            return f"status {status}"
+            return f"status {status}: {_last_words(raw[:_SAID].decode(errors='replace'))}"
         try:
             answer = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return f"the answer is not JSON: {error}"
         return mismatch(sample.expected, answer, sample.tolerance)
+
+
+def _last_words(text: str) -> str:
+    """Return what matters of a module's output: its last error, or its last line."""
+    lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]
+    lines = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in lines if line.startswith("error[")]
+    return (errors or lines or [""])[-1][:_SAID]
 
 
 def _url(endpoint: str, path: str) -> str:

@@ -7,7 +7,6 @@ import json
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +20,7 @@ import modules
 import protocol
 from hub.adapters.blobs import DiskBlobs, disk_errors
 from hub.adapters.clock import SystemClock
+from hub.adapters.data_folder import unusable
 from hub.adapters.deb_base import DebianBases
 from hub.adapters.mqtt_broker import BrokerBus, BrokerSettings
 from hub.adapters.mqtt_broker_config import (
@@ -37,6 +37,7 @@ from hub.adapters.registry_embedded import EmbeddedRegistry
 from hub.adapters.registry_login import Login
 from hub.adapters.registry_remote import RemoteRegistry, RemoteSettings
 from hub.adapters.sql.store import open_store
+from hub.adapters.worker import Worker
 from hub.api.app import create_app
 from hub.api.registry import registry_router
 from hub.core.packaging import ImageRegistry
@@ -101,7 +102,6 @@ def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
         FleetError: `database-...`, `settings-invalid`, `profile-invalid`, `disk-full`.
     """
     clock = SystemClock()
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = open_store(settings.database_url, clock)
     blobs = DiskBlobs(settings.data / "blobs")
     keys = settings.data / "keys"
@@ -110,14 +110,13 @@ def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
     tokens = RegistryTokens(_secret(keys / "registry.key"), clock)
     registry = _registry(settings, authority_name, store, blobs)
     models = ModelService(store, blobs, clock)
-    builders = ThreadPoolExecutor(1, "image-builder")
     images = ImageService(
         store,
         clock,
         models,
         _builder(settings, blobs, clock),
         registry,
-        lambda job: _ignore(builders.submit(job)),
+        Worker("image-builder").submit,
     )
     deployments = DeploymentService(store, clock, director, images, signals.announce)
     devices = DeviceService(
@@ -165,10 +164,6 @@ def build(settings: Settings, signals: Signals, authority_name: str) -> Hub:
             "certificates": (86400.0, authority.renew_servers),
         },
     )
-
-
-def _ignore(_future: object) -> None:
-    """A job's outcome is in the database."""
 
 
 def _folder(package: object) -> Path:
@@ -280,7 +275,11 @@ def write_broker(settings: Settings, folder: Path, port: int) -> Path:
 
 
 def write_admin(settings: Settings, hub: Hub, url: str) -> Path:
-    """Write `admin.json`, what the command line needs, keeping the token of an older one."""
+    """Write `admin.json`, what the command line needs, keeping the token of an older one.
+
+    Raises:
+        FleetError: `settings-invalid`, `disk-full`, when it cannot be written.
+    """
     path = settings.data / "admin.json"
     try:
         token = json.loads(path.read_text())["token"]
@@ -288,5 +287,8 @@ def write_admin(settings: Settings, hub: Hub, url: str) -> Path:
     except (OSError, ValueError, KeyError, TypeError, DeniedError):
         token = hub.services.operators.issue("admin")
     content = {"url": url, "token": token, "ca": hub.authority.roots_pem()}
-    write_private(path, json.dumps(content, indent=2).encode())
+    try:
+        write_private(path, json.dumps(content, indent=2).encode())
+    except OSError as error:
+        raise unusable(path, error) from error
     return path

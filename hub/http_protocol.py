@@ -19,10 +19,12 @@ class HubHttpProtocol(HttpToolsProtocol):
     Attributes:
         header_seconds: How long a request's headers may take to arrive.
         body_stall_seconds: How long nothing of a body may arrive that the hub would read.
+        goodbye_seconds: How long an idle client may take to close TLS when the hub stops.
     """
 
     header_seconds = 10.0
     body_stall_seconds = 60.0
+    goodbye_seconds = 1.0
     _in_body = False
 
     def connection_made(self, transport: Any) -> None:
@@ -61,6 +63,12 @@ class HubHttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._stop_waiting()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Say goodbye; whoever has no request and does not answer it is not waited for."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(self.goodbye_seconds, self.transport.abort)
 
     def _await_progress(self, seconds: float) -> None:
         self._stop_waiting()

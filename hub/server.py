@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterable
 
 import structlog
@@ -14,6 +16,7 @@ import uvicorn
 import uvloop
 
 from hub.adapters.clock import SystemClock
+from hub.adapters.data_folder import held
 from hub.adapters.mqtt_front import MqttFront
 from hub.bootstrap import Hub, Signals, build, write_admin
 from hub.http_protocol import HubHttpProtocol
@@ -24,6 +27,8 @@ from protocol.ids import DeviceId
 from protocol.messages import MqttEndpoint
 
 _DRAIN_SECONDS = 10
+_BUS_SECONDS = 20.0
+_THREADS_SECONDS = 5.0
 log = structlog.get_logger()
 
 
@@ -31,22 +36,38 @@ def serve(settings: Settings) -> None:
     """Run a hub until SIGINT or SIGTERM.
 
     Raises:
-        FleetError: `port-in-use`, `database-...`, `broker-unreachable`, `settings-invalid`.
+        FleetError: `port-in-use`, `database-...`, `broker-unreachable`, `settings-invalid`;
+            `state-conflict` when another hub runs on the same folder.
     """
+    status = [1]
+    # Threads cannot be interrupted, and one may wait for a database that hangs.
+    end = threading.Timer(_THREADS_SECONDS, lambda: _leave(status[0]))
+    end.daemon = True
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Server(settings).run())
+        with (
+            held(settings.data),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            try:
+                runner.run(_Server(settings).run())
+                status[0] = 0
+            finally:
+                end.start()
     except BaseExceptionGroup as group:
-        named = group.subgroup(FleetError)
-        if named is None:
-            raise
-        raise _first(named) from group
+        raise _first(group.subgroup(FleetError) or group) from group
+    finally:
+        end.cancel()
 
 
-def _first(group: BaseExceptionGroup[FleetError]) -> FleetError:
+def _leave(status: int) -> None:
+    """End the process: everything was stopped in order, only threads are left."""
+    log.warning("hub.threads_left", after_seconds=_THREADS_SECONDS)
+    os._exit(status)
+
+
+def _first(error: BaseException) -> BaseException:
     """Return one of the errors that ended the parts of the hub at the same time."""
-    found = group.exceptions[0]
-    return found if isinstance(found, FleetError) else _first(found)
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 class _Quiet(uvicorn.Server):
@@ -80,12 +101,15 @@ class _Server:
             revoked=lambda device: _call(loop, self._revoked.put_nowait, device),
             addresses=lambda: self._addresses(hub, authority_name),
         )
-        hub = await asyncio.to_thread(build, self._settings, signals, authority_name)
-        try:
-            await self._run(hub, listener, f"https://{authority_name}")
-        finally:
-            listener.close()
-            hub.store.close()
+        with contextlib.closing(listener):
+            hub = await asyncio.to_thread(build, self._settings, signals, authority_name)
+            with contextlib.closing(hub.store):
+                await asyncio.to_thread(_start_afresh, hub)
+                await hub.bus.start(hub.sessions)
+                try:
+                    await self._run(hub, listener, f"https://{authority_name}")
+                finally:
+                    await _stop_bus(hub)
 
     def _announce(self, devices: Iterable[DeviceId]) -> None:
         for device in devices:
@@ -106,8 +130,6 @@ class _Server:
         )
 
     async def _run(self, hub: Hub, listener: socket.socket, url: str) -> None:
-        await asyncio.to_thread(_start_afresh, hub)
-        await hub.bus.start(hub.sessions)
         if isinstance(hub.bus, MqttFront):
             self._mqtt_port = hub.bus.port
         web = _Quiet(_web_config(hub))
@@ -129,7 +151,7 @@ class _Server:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             log.info("hub.stopping")
             web.should_exit = True
-            await hub.bus.stop()
+            await _stop_bus(hub)  # before the ingest: what is in flight is still committed
             await asyncio.wait([serving])
             for task in (*background, stopping):
                 task.cancel()
@@ -157,11 +179,22 @@ class _Server:
                 await asyncio.to_thread(work)
             except FleetError as error:
                 log.warning("chore.failed", chore=name, code=error.code, why=str(error))
+            except OSError as error:  # a disk that fails must not end the hub for every device
+                log.warning("chore.failed", chore=name, why=str(error))
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: object, argument: object) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]  # callers know it
+
+
+async def _stop_bus(hub: Hub) -> None:
+    """Stop the bus; a second time does nothing. It may wait for a database that is gone."""
+    try:
+        async with asyncio.timeout(_BUS_SECONDS):
+            await hub.bus.stop()
+    except TimeoutError:
+        log.warning("hub.bus_left", after_seconds=_BUS_SECONDS)
 
 
 def _start_afresh(hub: Hub) -> None:

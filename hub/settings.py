@@ -173,8 +173,10 @@ def _broker(text: str) -> tuple[str, int] | None:
     if not text:
         return None
     url = _url(text)
-    if url is None or url.scheme != "mqtts" or not url.hostname:
-        raise _refuse("BROKER", f"is {text!r}", "write mqtts://host:port; plain MQTT is not spoken")
+    if url is None or url.scheme != "mqtts" or not url.hostname or url.username is not None:
+        # The text may hold a password, so it is not repeated.
+        hint = "write mqtts://host:port: the hub has a certificate, plain MQTT is not spoken"
+        raise _refuse("BROKER", "is not an mqtts URL", hint)
     return url.hostname, url.port or 8883
 
 

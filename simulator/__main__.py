@@ -10,8 +10,10 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agent import logs
 from agent.settings import Settings
@@ -23,9 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
     top.add_argument("--home", type=Path, required=True, help="folder of all devices")
-    top.add_argument(
-        "--claims", help="file of claims, one JSON object {deviceId, claim} a line; - for stdin"
-    )
+    top.add_argument("--claims", help="file of claims, JSON objects {deviceId, claim}; - for stdin")
     top.add_argument(
         "--seed", type=int, default=1, help="of everything that is random (default: 1)"
     )
@@ -69,14 +69,22 @@ async def _run(arguments: argparse.Namespace) -> None:
 def _read_claims(source: str) -> dict[str, str]:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return {row["deviceId"]: row["claim"] for row in rows}
+        return {row["deviceId"]: row["claim"] for row in _values(text)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidError(
             f"the claims in {source!r} cannot be read: {error}",
             code=Code.FILE_MISSING,
-            hint='write one JSON object {"deviceId": ..., "claim": ...} a line',
+            hint='write JSON objects {"deviceId": ..., "claim": ...}, one after the other',
         ) from error
+
+
+def _values(text: str) -> Iterator[Any]:
+    """Yield the JSON values in a text, as `rimward device invite -o json` writes each."""
+    decoder, rest = json.JSONDecoder(), text.strip()
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        yield value
+        rest = rest[end:].lstrip()
 
 
 if __name__ == "__main__":

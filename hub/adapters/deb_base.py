@@ -90,7 +90,7 @@ class DebianBases:
     """Plays `BaseImages` with the Debian release this machine runs.
 
     Args:
-        cache_dir: Folder for finished layers. A layer stays as it is until `refresh`.
+        cache_dir: Folder for finished layers. A layer stays as it is until it is removed.
         root: Where this machine's `etc` is.
     """
 
@@ -121,11 +121,6 @@ class DebianBases:
         cache = LayerCache(self.cache_dir)
         layer, path = cache.obtain(_key(codename, architecture), make)
         return BaseLayer(layer, path, suite.python_version)
-
-    def refresh(self, architecture: Architecture) -> None:
-        """Forget the kept layer, so that the next one has the newest packages."""
-        codename = _codename(self.root / "etc" / "os-release")
-        LayerCache(self.cache_dir).forget(_key(codename, architecture))
 
 
 @dataclass(frozen=True, slots=True)

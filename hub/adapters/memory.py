@@ -198,6 +198,11 @@ class MemoryTokens:
         """Insert or replace."""
         self._tokens[token.secret_hash] = token
 
+    def forget(self, name: str) -> None:
+        """Remove every token of this name."""
+        for key in [key for key, token in self._tokens.items() if token.name == name]:
+            del self._tokens[key]
+
 
 class MemoryModels:
     """The `Models` port."""

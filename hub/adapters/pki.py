@@ -250,6 +250,10 @@ class DiskAuthority:
             raise _denied("is not a device's")
         return device
 
+    def issued_at(self, certificate_der: bytes) -> datetime:
+        """Return when a device's certificate was issued, in whole seconds, UTC."""
+        return x509.load_der_x509_certificate(certificate_der).not_valid_before_utc + _SKEW
+
     def server_files(self, hosts: Sequence[str]) -> tuple[Path, Path]:
         """Return (chain, key) files for the hub's listeners, made anew at every start."""
         return self.issue_server("server", hosts)

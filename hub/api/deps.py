@@ -6,6 +6,7 @@ import base64
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from hub.core.device import Token
 from hub.services import Services
@@ -24,7 +25,13 @@ def services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(services)]
 
 
-def operator(request: Request, hub: ServicesDep) -> Token:
+# Only the description of the API: the token itself is judged below, with our own error.
+_DESCRIBED = HTTPBearer(auto_error=False, description="a token of `admin.json`")
+
+
+def operator(
+    request: Request, hub: ServicesDep, _: Annotated[object, Depends(_DESCRIBED)] = None
+) -> Token:
     """Return the operator behind the bearer token, or raise DeniedError (`token-invalid`)."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     return hub.operators.authenticate(secret if scheme.lower() == "bearer" else "")

@@ -217,5 +217,5 @@ def telemetry_stats(hub: ServicesDep) -> schemas.StatsOut:
 @router.post("/telemetry/score", tags=["telemetry"])
 def score_telemetry(body: schemas.ScoreIn, hub: ServicesDep) -> dict[str, schemas.ScoreOut]:
     """Judge what arrived against true labels."""
-    scores = hub.telemetry.score(body.truth, by=body.by, module=body.module)
+    scores = hub.telemetry.score(body.truth, by=body.by, module=body.module, key=body.key)
     return {group: schemas.ScoreOut.of(score) for group, score in scores.items()}

@@ -283,6 +283,7 @@ class ScoreIn(_Shape):
     truth: dict[str, Any]
     by: Literal["device", "profile"] = "device"
     module: str | None = None
+    key: str = "label"
 
 
 class ScoreOut(_Shape):
@@ -290,6 +291,7 @@ class ScoreOut(_Shape):
 
     answered: int
     known: int
+    labelled: int
     right: int
     accuracy: float | None
     latency_p50_ms: float | None

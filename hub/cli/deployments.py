@@ -33,12 +33,18 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         manifest: Annotated[
             Path | None, typer.Option(help="Or a whole deployment manifest (IoT Edge's JSON).")
         ] = None,
-        priority: Annotated[int, typer.Option(help="The highest wins on a device.")] = 0,
+        priority: Annotated[
+            int, typer.Option(help="The highest wins; among equals the newest.")
+        ] = 0,
         waves: Annotated[str, typer.Option(help="Sizes of the first waves: 1,10%.")] = "",
-        soak: Annotated[float, typer.Option(help="Seconds all must be well between waves.")] = 0,
-        min_success: Annotated[float, typer.Option(help="Share of a wave that must succeed.")] = 1,
+        soak: Annotated[
+            float, typer.Option(help="Seconds all must be well between waves.", min=0)
+        ] = 0,
+        min_success: Annotated[
+            float, typer.Option(help="Share that must succeed.", min=0, max=1)
+        ] = 1,
         silent: Annotated[
-            float, typer.Option(help="Seconds of silence that count as failure.")
+            float, typer.Option(help="Seconds of silence that count as failure.", min=1)
         ] = 1800,
         label: Annotated[list[str] | None, typer.Option(help="key=value, repeatable.")] = None,
         output: OutputOption = Output.TABLE,
@@ -67,6 +73,8 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         }
         deployment = hub().post("/api/v1/deployments", body)
         say(f"created {deployment_id}; follow it with `rimward deployment show {deployment_id}`")
+        if not any(deployment["devices"].values()):
+            say("it matches no device now; devices that match later get it when they do")
         show(deployment, output, lambda: _table([deployment]))
 
     @app.command("list")
@@ -85,9 +93,10 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         client = hub()
         deployment = client.get(f"/api/v1/deployments/{segment(deployment_id)}")
         members = client.get(f"/api/v1/deployments/{segment(deployment_id)}/devices")
-        if deployment["reason"]:
-            say(f"{deployment['state']}: {deployment['reason']}")
-        show({**deployment, "members": members}, output, lambda: _members(members))
+        why = f": {deployment['reason']}" if deployment["reason"] else ""
+        say(f"{deployment_id} is {deployment['state']}{why}")
+        aborted = deployment["state"] == "aborted"
+        show({**deployment, "members": members}, output, lambda: _members(members, aborted=aborted))
 
     @app.command()
     def abort(
@@ -95,7 +104,7 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         *,
         output: OutputOption = Output.TABLE,
     ) -> None:
-        """Take a deployment back: its devices return to what they ran before."""
+        """Take a deployment back: its devices return to what they ran before, or to nothing."""
         deployment = hub().post(f"/api/v1/deployments/{segment(deployment_id)}/abort")
         show(deployment, output, lambda: _table([deployment]))
 
@@ -142,18 +151,29 @@ def _table(found: list[dict[str, Any]]) -> list[list[str]]:
             str(d["priority"]),
             d["targetCondition"],
             ", ".join(d["models"]),
-            ", ".join(f"{count} {state}" for state, count in d["devices"].items() if count),
+            ", ".join(
+                f"{count} {_state(state, aborted=d['state'] == 'aborted')}"
+                for state, count in d["devices"].items()
+                if count
+            ),
         ]
         for d in found
     ]
     return [["deployment", "state", "priority", "target", "models", "devices"], *rows]
 
 
-def _members(members: list[dict[str, Any]]) -> list[list[str]]:
+def _state(state: str, *, aborted: bool) -> str:
+    """Return how a member stands, in words: nothing of an aborted deployment is left anywhere."""
+    if not aborted:
+        return state
+    return {"waiting": "never sent", "failed": "failed"}.get(state, "taken back")
+
+
+def _members(members: list[dict[str, Any]], *, aborted: bool) -> list[list[str]]:
     rows = [
         [
             m["deviceId"],
-            m["state"],
+            _state(m["state"], aborted=aborted),
             "" if m["wave"] is None else str(m["wave"] + 1),
             f"{m['code']}: {m['message']}" if m["code"] else "",
         ]

@@ -98,12 +98,16 @@ def _table(devices: list[dict[str, Any]]) -> list[list[str]]:
                 f"{name} {_object(module).get('runtimeStatus', '')}"
                 for name, module in _object(d["reported"].get("modules")).items()
             ),
-            str(_object(d["reported"].get("x-update")).get("state", "")),
+            _update(_object(d["reported"].get("x-update"))),
             ", ".join(f"{k}={v}" for k, v in d["tags"].items()),
         ]
         for d in devices
     ]
     return [["device", "profile", "state", "modules", "last update", "tags"], *rows]
+
+
+def _update(update: dict[str, Any]) -> str:
+    return f"{update.get('deployment', '')} {update.get('state', '')}".strip()
 
 
 def _object(value: Any) -> dict[str, Any]:

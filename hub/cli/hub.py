@@ -33,7 +33,9 @@ def commands(serve: Serve, write_broker: WriteBroker) -> typer.Typer:
         advertise: Annotated[str, typer.Option(help="Name devices reach it by.")] = "",
         database: Annotated[str, typer.Option(help="SQLAlchemy URL; empty for SQLite.")] = "",
         broker: Annotated[str, typer.Option(help="mqtts://host:port of an external broker.")] = "",
-        registry: Annotated[str, typer.Option(help="https://user:pw@host:port, external.")] = "",
+        registry: Annotated[
+            str, typer.Option(help="https://host:port; see RIMWARD_REGISTRY.")
+        ] = "",
         registry_ca: Annotated[str, typer.Option(help="PEM of that registry's CA.")] = "",
     ) -> None:
         """Run a hub until Ctrl-C. The first start makes its keys and the first access token.

@@ -28,6 +28,13 @@ class BaseChoice(StrEnum):
     HOST = "host"
 
 
+class Processor(StrEnum):
+    """What an image is made for."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
 def commands(hub: Callable[[], HubClient]) -> typer.Typer:
     """Return the commands."""
     app = typer.Typer(no_args_is_help=True, help="Package models into images.")
@@ -47,10 +54,14 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
             str | None, typer.Option(help="Script with init() and run(), inside the folder.")
         ] = None,
         requirement: Annotated[
-            list[str] | None, typer.Option("--requirement", "-r", help="As for pip, repeatable.")
+            list[str] | None,
+            typer.Option("--requirement", "-r", help="One package, like numpy==2.1; repeatable."),
+        ] = None,
+        requirements: Annotated[
+            Path | None, typer.Option(help="File of such lines, as pip reads them.")
         ] = None,
         python_version: Annotated[str, typer.Option(help="Python of the image.")] = "3.11",
-        architecture: Annotated[str, typer.Option(help="amd64 or arm64.")] = "amd64",
+        architecture: Annotated[Processor, typer.Option(help="Of the devices.")] = Processor.AMD64,
         base: Annotated[
             BaseChoice, typer.Option(help="host: no base layer, for the process runtime only.")
         ] = BaseChoice.DEBIAN,
@@ -67,9 +78,9 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
             "name": name,
             "models": model,
             "entryScript": entry_script,
-            "requirements": requirement,
+            "requirements": _requirements(requirement, requirements),
             "pythonVersion": python_version,
-            "architecture": architecture,
+            "architecture": architecture.value,
             "base": base.value,
             "env": pairs(env),
         }
@@ -103,6 +114,19 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
         show(image, output, lambda: facts(image))
 
     return app
+
+
+def _requirements(lines: list[str] | None, path: Path | None) -> list[str] | None:
+    if path is None:
+        return lines
+    try:
+        return [*(lines or []), *path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InvalidError(
+            f"the requirements in {str(path)!r} cannot be read",
+            code=Code.FILE_MISSING,
+            hint="name a text file with a package on each line",
+        ) from error
 
 
 def follow(client: HubClient, image: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ def pairs(given: list[str] | None) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InvalidError(
-                f"{pair!r} is not key=value", code=Code.REQUEST_INVALID, hint="write site=plant-7"
+                f"{pair!r} is not key=value",
+                code=Code.REQUEST_INVALID,
+                hint="write a name, '=', and a value: site=plant-7",
             )
         out[key] = value
     return out

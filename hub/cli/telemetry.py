@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,13 @@ from hub.cli.options import OutputOption, pause
 from hub.cli.render import Output, plain, show
 
 _POLL_SECONDS = 0.5
+
+
+class Group(StrEnum):
+    """What answers are gathered by."""
+
+    DEVICE = "device"
+    PROFILE = "profile"
 
 
 def commands(hub: Callable[[], HubClient]) -> typer.Typer:
@@ -57,14 +65,18 @@ def commands(hub: Callable[[], HubClient]) -> typer.Typer:
     def score(
         truth: Annotated[Path, typer.Argument(help='JSON file: {"input name": true label}.')],
         *,
-        by: Annotated[str, typer.Option(help="device or profile.")] = "device",
+        by: Annotated[Group, typer.Option(help="What a row is.")] = Group.DEVICE,
         module: Annotated[str | None, typer.Option(help="Only this module.")] = None,
+        key: Annotated[str, typer.Option(help="Where the label stands in an answer.")] = "label",
         output: OutputOption = Output.TABLE,
     ) -> None:
-        """Judge the answers that arrived against true labels."""
-        body = {"truth": read_json(truth), "by": by, "module": module}
+        """Judge the answers that arrived against true labels.
+
+        Inputs are named by their files without the ending. Example: rimward telemetry score t.json
+        """
+        body = {"truth": read_json(truth), "by": by.value, "module": module, "key": key}
         found = hub().post("/api/v1/telemetry/score", body)
-        show(found, output, lambda: _scores(found, by))
+        show(found, output, lambda: _scores(found, by.value))
 
     return app
 
@@ -74,6 +86,8 @@ def _print(row: dict[str, Any], output: Output) -> None:
         print(json.dumps(row))  # noqa: T201 - stdout belongs to data
         return
     body = row["body"] if row["body"] is not None else f"({row['data']})"
+    if "error" in row["properties"]:
+        body = f"failed: {row['properties']['error']} {body}"
     line = f"{row['receivedAt'][:19]} {row['device']} {row['module']}/{row['output']} {body}"
     print(plain(line))  # noqa: T201 - as above
 
@@ -88,10 +102,11 @@ def _scores(found: dict[str, dict[str, Any]], by: str) -> list[list[str]]:
         [
             group,
             str(s["answered"]),
+            str(s["known"]),
             "" if s["accuracy"] is None else f"{s['accuracy']:.1%}",
             "" if s["latencyP50Ms"] is None else f"{s['latencyP50Ms']:.1f}",
             "" if s["latencyP99Ms"] is None else f"{s['latencyP99Ms']:.1f}",
         ]
         for group, s in found.items()
     ]
-    return [[by, "answers", "accuracy", "p50 ms", "p99 ms"], *rows]
+    return [[by, "answers", "known", "right", "p50 ms", "p99 ms"], *rows]

@@ -101,6 +101,16 @@ def _seal(deployment: Deployment, version: int, content: str, rendering: Renderi
     )
 
 
+def nothing(now: datetime) -> Deployment:
+    """Return what a device follows when the only deployment it ever had was taken back."""
+    sections = {
+        "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {}}},
+        "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}},
+    }
+    manifest = msgspec.json.encode({"modulesContent": sections}).decode()
+    return Deployment(id="", manifest=manifest, condition="", priority=0, created_at=now)
+
+
 def images_of(manifest: Mapping[str, Any]) -> list[ImageRef]:
     """Return the images of a checked manifest's modules, in order of module name."""
     modules = manifest["modulesContent"]["$edgeAgent"]["properties.desired"].get("modules", {})

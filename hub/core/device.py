@@ -62,6 +62,25 @@ class Device:
             )
 
 
+def check_issued(device_id: DeviceId, issued: datetime, enrolled: datetime) -> None:
+    """Refuse what an earlier device of this name was given: retiring that one ended it for good.
+
+    Args:
+        device_id: Whom the certificate names.
+        issued: When it was issued, in whole seconds.
+        enrolled: When the present device of this name enrolled.
+
+    Raises:
+        DeniedError: `certificate-invalid`.
+    """
+    if issued < enrolled.replace(microsecond=0):
+        raise DeniedError(
+            f"the certificate is of a device that was {device_id!r} before",
+            code=Code.CERTIFICATE_INVALID,
+            hint="enrol it under another name: `rimward device invite`",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A single-use permission to enrol; only the hash of its secret is kept.

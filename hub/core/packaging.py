@@ -252,6 +252,12 @@ def check_recipe(recipe: Recipe) -> None:
         _refuse("source and entry script come together", "give both, or neither")
     if recipe.entry_script is not None:
         _check_entry_script(recipe.entry_script)
+    elif [model.filename.endswith(".onnx") for model in recipe.models] != [True]:
+        raise InvalidError(
+            "without an entry script an image has exactly one model, an ONNX file",
+            code=Code.SCRIPT_INVALID,
+            hint="give an entry script with init() and run(): `--source ... --entry-script ...`",
+        )
     if not _PYTHON.fullmatch(recipe.python_version):
         _refuse(f"python version {recipe.python_version[:20]!r} is not known", "write '3.11'")
     _check_settings(recipe)

@@ -84,6 +84,10 @@ class Tokens(Protocol):
         """Insert or replace."""
         ...
 
+    def forget(self, name: str) -> None:
+        """Remove every token of this name."""
+        ...
+
 
 class Models(Protocol):
     """Registered models; versions are immutable and count from 1 per name."""
@@ -402,6 +406,10 @@ class Authority(Protocol):
         Raises:
             DeniedError: `certificate-invalid`.
         """
+        ...
+
+    def issued_at(self, certificate_der: bytes) -> datetime:
+        """Return when a certificate that `identify` accepts was issued, in whole seconds, UTC."""
         ...
 
 

@@ -65,11 +65,18 @@ class TelemetryFilter:
 class Score:
     """How right the answers of one group of devices were, and how fast.
 
-    Latencies are milliseconds on the device, None when no record told one.
+    Attributes:
+        answered: Records in all.
+        known: Those whose true label is known.
+        labelled: Those of the known that hold a label at all.
+        right: Those of the known with the true label.
+        latency_p50_ms: On the device; None when no record told one.
+        latency_p99_ms: As above.
     """
 
     answered: int
     known: int
+    labelled: int
     right: int
     latency_p50_ms: float | None
     latency_p99_ms: float | None
@@ -89,26 +96,30 @@ def percentile(values: list[float], share: float) -> float | None:
     return ordered[rank]
 
 
-def score(rows: Iterable[tuple[str, Measurement]], truth: Mapping[str, Any]) -> dict[str, Score]:
+def score(
+    rows: Iterable[tuple[str, Measurement]], truth: Mapping[str, Any], *, key: str = "label"
+) -> dict[str, Score]:
     """Judge classification results against true labels, per group.
 
     Args:
-        rows: (group, measurement); a body is JSON with `label` (a list of one, or a value), its
+        rows: (group, measurement); a body is JSON with `key` (a list of one, or a value), its
             properties name the input in `input` and the time taken in `latencyMs`.
         truth: True label by input name.
+        key: Where the label stands in a body.
 
     Returns:
         A Score per group, in order of group name.
     """
     tallies: dict[str, _Tally] = {}
     for group, row in rows:
-        tallies.setdefault(group, _Tally()).add(row, truth)
+        tallies.setdefault(group, _Tally(key)).add(row, truth)
     return {group: tallies[group].score() for group in sorted(tallies)}
 
 
 class _Tally:
-    def __init__(self) -> None:
-        self._answered = self._known = self._right = 0
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._answered = self._known = self._labelled = self._right = 0
         self._latencies: list[float] = []
 
     def add(self, row: Measurement, truth: Mapping[str, Any]) -> None:
@@ -117,12 +128,14 @@ class _Tally:
             self._latencies.append(latency)
         name = row.properties.get("input", "")
         if name in truth:
+            label = _label(row.body, self._key)
             self._known += 1
-            self._right += _label(row.body) == truth[name]
+            self._labelled += label is not None
+            self._right += label is not None and label == truth[name]
 
     def score(self) -> Score:
         p50, p99 = percentile(self._latencies, 0.5), percentile(self._latencies, 0.99)
-        return Score(self._answered, self._known, self._right, p50, p99)
+        return Score(self._answered, self._known, self._labelled, self._right, p50, p99)
 
 
 def _number(text: str | None) -> float | None:
@@ -133,10 +146,10 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _label(body: bytes) -> Any:
+def _label(body: bytes, key: str) -> Any:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    label = answer.get("label") if isinstance(answer, dict) else None
+    label = answer.get(key) if isinstance(answer, dict) else None
     return label[0] if isinstance(label, list) and len(label) == 1 else label

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,9 @@ def tell(summary: Path, *, keep: bool) -> None:
     processes = Processes(folder / "logs")
     stage = story.Stage(folder, Screen(), processes)
     finished = False
+    # The processes have sessions of their own: nobody else would end them.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     try:
         story.run(stage)
         result = results.summarise(stage)

@@ -39,7 +39,7 @@ class Screen:
             last = [0]
 
             def note(done: int) -> int:
-                last[0] = done
+                last[0] = min(done, total)
                 return done
 
             yield note
@@ -50,7 +50,7 @@ class Screen:
             task = progress.add_task("", total=total)
 
             def show(done: int) -> int:
-                progress.update(task, completed=done)
+                progress.update(task, completed=min(done, total))
                 return done
 
             yield show

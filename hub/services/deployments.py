@@ -127,6 +127,8 @@ class DeploymentService:
         with self.store.begin() as work:
             state = work.deployments.desired(device_id)
             deployment = work.deployments.get(state.deployment_id) if state else None
+            if state and not state.deployment_id:
+                deployment = desired.nothing(state.issued_at)
             if state is None or deployment is None:
                 return state
             state = desired.reissue(deployment, state, self._rollouts.rendering(device_id))

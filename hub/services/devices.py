@@ -140,6 +140,8 @@ class DeviceService:
                 hint="enrol it: `rimward device invite`",
             )
         device.check_trusted()
+        issued = self.authority.issued_at(certificate_der)
+        rules.check_issued(device_id, issued, device.enrolled_at)
         return device_id
 
     def renew(self, device_id: DeviceId, csr: str) -> str:

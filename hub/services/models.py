@@ -51,6 +51,12 @@ class ModelService:
         _check_filename(wanted.filename)
         _check_golden(wanted.golden)
         size = self.blobs.size(digest)
+        if size == 0:
+            raise InvalidError(
+                f"the file of model {name!r} is empty",
+                code=Code.REQUEST_INVALID,
+                hint="register the file that was trained and saved",
+            )
         with self.store.begin() as work:
             model = Model(
                 name=name,

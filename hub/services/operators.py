@@ -25,10 +25,14 @@ class OperatorService:
     clock: Clock
 
     def issue(self, name: str, *, role: str = "admin") -> str:
-        """Return a new token; it is shown only here, the hub keeps its hash."""
+        """Return a new token; it is shown only here, the hub keeps its hash.
+
+        The name's older tokens are worth nothing from then on.
+        """
         secret = PREFIX + secrets.token_urlsafe(32)
         now = self.clock.now()
         with self.store.begin() as work:
+            work.tokens.forget(name)
             work.tokens.put(Token(hash_secret(secret), name, role, now, now + LIFE))
             work.commit()
         log.info("token.issued", name=name, role=role)

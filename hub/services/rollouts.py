@@ -88,21 +88,29 @@ class Rollouts:
         reached = [
             m.device_id for m in work.deployments.members(deployment.id) if m.wave is not None
         ]
-        return [device for device in reached if self.render(work, device)]
+        return [device for device in reached if self.render(work, device, left=deployment.id)]
 
-    def render(self, work: UnitOfWork, device_id: DeviceId) -> DesiredState | None:
-        """Give a device the deployment it shall follow now; None when it has that already."""
+    def render(
+        self, work: UnitOfWork, device_id: DeviceId, *, left: str = ""
+    ) -> DesiredState | None:
+        """Give a device the deployment it shall follow now; None when it has that already.
+
+        A device keeps what it has when no deployment reaches it any more, unless that came from
+        `left`, which was taken back: then it runs nothing.
+        """
         memberships = work.deployments.memberships(device_id)
         found = {
             m.deployment_id: d
             for m in memberships
             if (d := work.deployments.get(m.deployment_id)) is not None
         }
+        rendering, current = self.rendering(device_id), work.deployments.desired(device_id)
         chosen = desired.winner(memberships, found)
+        if chosen is None and current is not None and current.deployment_id == left:
+            chosen = desired.nothing(rendering.now)
         if chosen is None:
             return None
-        rendering = self.rendering(device_id)
-        state = desired.render(chosen, work.deployments.desired(device_id), rendering)
+        state = desired.render(chosen, current, rendering)
         if state is None:
             return None
         work.deployments.put_desired(state)

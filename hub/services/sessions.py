@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
 
 from hub.core.deployment import DesiredState
-from hub.core.device import Device
+from hub.core.device import Device, check_issued
 from hub.core.ports import Authority, Clock, DeviceBus, Store
 from hub.services.deployments import DeploymentService
 from hub.services.telemetry import TelemetryIngest, TelemetryService
@@ -42,7 +43,7 @@ class Sessions:
     def __init__(self, hub: Conversation, bus: DeviceBus) -> None:
         self._hub = hub
         self._bus = bus
-        self._trusted: set[DeviceId] = set()
+        self._trusted: dict[DeviceId, datetime] = {}  # and when it enrolled
         self._forgotten = 0
         self._handlers: dict[UpKind, Callable[[DeviceId, bytes], Awaitable[None]]] = {
             UpKind.TELEMETRY: self._telemetry,
@@ -60,12 +61,14 @@ class Sessions:
                 code=Code.CERTIFICATE_INVALID,
                 hint="connect with the client id that the certificate names",
             )
-        await self._check(device)
+        check_issued(
+            device, self._hub.authority.issued_at(certificate_der), await self._check(device)
+        )
 
-    async def _check(self, device: DeviceId) -> None:
-        """Raise unless the device is trusted; remembered until `forget`."""
-        if device in self._trusted:
-            return
+    async def _check(self, device: DeviceId) -> datetime:
+        """Return when the device enrolled, or raise; remembered until `forget`."""
+        if (enrolled := self._trusted.get(device)) is not None:
+            return enrolled
         forgotten = self._forgotten
         found = await asyncio.to_thread(self._find, device)
         if found is None:
@@ -76,7 +79,8 @@ class Sessions:
             )
         found.check_trusted()
         if forgotten == self._forgotten:  # else what was read may be older than a revocation
-            self._trusted.add(device)
+            self._trusted[device] = found.enrolled_at
+        return found.enrolled_at
 
     def _find(self, device: DeviceId) -> Device | None:
         with self._hub.store.begin(write=False) as work:
@@ -85,7 +89,7 @@ class Sessions:
     def forget(self, device: DeviceId) -> None:
         """Drop what is remembered of a device: its trust may have changed."""
         self._forgotten += 1
-        self._trusted.discard(device)
+        self._trusted.pop(device, None)
 
     async def connected(self, device: DeviceId) -> None:
         """Record presence."""
@@ -96,6 +100,10 @@ class Sessions:
         await asyncio.to_thread(self._presence, device, connected=False)
 
     def _presence(self, device: DeviceId, *, connected: bool) -> None:
+        with self._hub.store.begin(write=False) as work:
+            found = work.devices.get(device)
+        if found is None or found.connected is connected:
+            return  # a bus may say it twice: by the connection, and by the device's own word
         with self._hub.store.begin() as work:
             work.devices.set_connected(device, connected=connected, at=self._hub.clock.now())
             work.commit()

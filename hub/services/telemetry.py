@@ -12,7 +12,7 @@ import structlog
 
 from hub.core.ports import Clock, Store
 from hub.core.telemetry import Measurement, Quarantined, Score, TelemetryFilter, score
-from protocol.errors import Code, UnavailableError
+from protocol.errors import Code, InvalidError, UnavailableError
 from protocol.ids import DeviceId
 from protocol.messages import Ack, Telemetry, TelemetryRecord
 
@@ -75,12 +75,39 @@ class TelemetryService:
         with self.store.begin(write=False) as work:
             return work.telemetry.count(), work.telemetry.counts_by_device()
 
-    def score(self, truth: Mapping[str, Any], *, by: str, module: str | None) -> dict[str, Score]:
-        """Judge what arrived against true labels, grouped by `device` or `profile`."""
+    def score(
+        self, truth: Mapping[str, Any], *, by: str, module: str | None, key: str = "label"
+    ) -> dict[str, Score]:
+        """Judge what arrived against true labels, grouped by `device` or `profile`.
+
+        Raises:
+            InvalidError: `request-invalid`, when the truth names none of the inputs that were
+                answered, or none of the answers to them holds `key`.
+        """
         with self.store.begin(write=False) as work:
             profiles = {d.id: d.profile for d in work.devices.list()} if by == "profile" else {}
             rows = work.telemetry.each(TelemetryFilter(module=module, limit=None))
-            return score(((profiles.get(row.device, row.device), row) for row in rows), truth)
+            grouped = ((profiles.get(row.device, row.device), row) for row in rows)
+            found = score(grouped, truth, key=key)
+        _check_score(found, key)
+        return found
+
+
+def _check_score(found: Mapping[str, Score], key: str) -> None:
+    answered = sum(score.answered for score in found.values())
+    known = sum(score.known for score in found.values())
+    if answered and not known:
+        raise InvalidError(
+            f"the truth names none of the inputs of the {answered} answers",
+            code=Code.REQUEST_INVALID,
+            hint="an input is named by its file without the ending: 'w000' for 'w000.json'",
+        )
+    if known and not any(score.labelled for score in found.values()):
+        raise InvalidError(
+            f"none of the {known} answers with a known truth holds {key!r}",
+            code=Code.REQUEST_INVALID,
+            hint="name the key of the label in the answers: `--key`",
+        )
 
 
 def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

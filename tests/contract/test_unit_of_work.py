@@ -351,6 +351,17 @@ def test_a_token_comes_back_as_it_was_put(store: Store) -> None:
         assert work.tokens.get("other") is None
 
 
+def test_a_forgotten_name_takes_its_tokens_along(store: Store) -> None:
+    with store.begin() as work:
+        for secret, name in (("a1", "ann"), ("a2", "ann"), ("b1", "ben")):
+            work.tokens.put(Token(secret, name, "admin", AT, AT + timedelta(days=1)))
+
+        work.tokens.forget("ann")
+
+        left = [secret for secret in ("a1", "a2", "b1") if work.tokens.get(secret)]
+        assert left == ["b1"]
+
+
 # ---- models and images ---------------------------------------------------------------------------
 
 

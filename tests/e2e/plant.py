@@ -80,11 +80,11 @@ class Plant:
             env={**environment, "NO_COLOR": "1", **extra},
         )
 
-    def start_hub(self) -> None:
+    def start_hub(self, **extra: str) -> None:
         data = str(self.folder / "hub")
         ports = ["--https-port", str(self.https_port), "--mqtt-port", str(self.mqtt_port)]
         options = [part for key, value in self.options.items() for part in (f"--{key}", value)]
-        self._spawn("hub", "hub", "hub", "up", "--data", data, *ports, *options)
+        self._spawn("hub", "hub", "hub", "up", "--data", data, *ports, *options, **extra)
 
     @property
     def admin(self) -> Path:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -309,21 +308,6 @@ class _Sources:
 
     def _path(self, digest: Digest) -> Path:
         return self.root / hashlib.sha256(f"{self.authority} {digest}".encode()).hexdigest()
-
-
-def find_modules_dir() -> Path:
-    """Return the folder of the modules that were installed with the hub.
-
-    Raises:
-        InvalidError: `file-missing`.
-    """
-    spec = find_spec("modules")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "inference").is_dir():
-            return Path(place)
-    raise InvalidError(
-        "the module server is not installed", code=Code.FILE_MISSING, hint="install it again"
-    )
 
 
 def _file_part(layer: Layer, path: Path) -> _Part:

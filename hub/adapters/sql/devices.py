@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, delete, update
 
 from hub.adapters.sql import tables
 from hub.adapters.sql.records import Records
@@ -68,6 +68,7 @@ class SqlTokens:
     """The `Tokens` port."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._records = Records(connection, tables.tokens, Token)
 
     def get(self, secret_hash: str) -> Token | None:
@@ -77,3 +78,7 @@ class SqlTokens:
     def put(self, token: Token) -> None:
         """Insert or replace."""
         self._records.put(token)
+
+    def forget(self, name: str) -> None:
+        """Remove every token of this name."""
+        self._connection.execute(delete(tables.tokens).where(tables.tokens.c.name == name))

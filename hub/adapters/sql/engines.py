@@ -73,7 +73,7 @@ def _parse(url: str) -> URL:
     hint = "write `sqlite:///folder/hub.db` or `postgresql+psycopg://user:password@host/database`"
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
         # The text may hold a password, so it is not repeated.
         raise InvalidError(
             "the database URL cannot be read", code=Code.SETTINGS_INVALID, hint=hint
@@ -187,6 +187,8 @@ def _postgres(url: URL, wait_seconds: float) -> Engines:
         "connect_args": {
             "connect_timeout": max(2, round(wait_seconds)),
             "tcp_user_timeout": _SILENT_SECONDS * 1000,
+            "keepalives_idle": _SILENT_SECONDS // 3,  # while an answer is awaited
+            "keepalives_interval": _SILENT_SECONDS // 6,
             "client_encoding": "utf8",
             "application_name": "rimward-hub",
         },

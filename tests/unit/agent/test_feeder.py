@@ -354,3 +354,17 @@ def test_a_full_disk_consumes_nothing(world: World) -> None:
         world.run()
 
     assert (world.files(), world.inputs) == (["a"], [])
+
+
+def test_a_file_that_is_being_written_is_left_alone(world: World) -> None:
+    world.put("b.json", b"2")
+    with (world.folder / "a.json").open("wb") as unfinished:
+        unfinished.write(b"1")
+        unfinished.flush()
+        world.run(seconds=1)
+        assert (world.inputs, world.files()) == (["b"], ["a.json"])
+        unfinished.write(b"11")
+
+    world.run()
+
+    assert [record.body for record in world.records] == [b"saw 2", b"saw 111"]

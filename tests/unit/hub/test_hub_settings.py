@@ -77,6 +77,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("ADVERTISE", "https://hub"),
         ("BROKER", "mqtt://h"),
         ("BROKER", "mqtts://"),
+        ("BROKER", "mqtts://ann:secret@h"),
         ("BROKER", "mqtts://h:99999"),
         ("BROKER", "mqtts://[::1"),
         ("REGISTRY", "http://h"),

@@ -313,11 +313,12 @@ def test_telemetry_is_shown_counted_and_judged(desk: Desk, tmp_path: Path) -> No
     assert rows(desk.table("telemetry", "score", str(truth), "--by", "profile"))[1] == [
         "laptop",
         "3",
+        "3",
         "33.3%",
         "4.0",
         "4.0",
     ]
-    assert desk.refusal("telemetry", "score", str(truth), "--by", "x") == "request-invalid"
+    assert desk.refusal("telemetry", "score", str(truth), "--key", "x") == "request-invalid"
     assert desk.refusal("telemetry", "tail", "--device", "A b") == "id-invalid"
 
 

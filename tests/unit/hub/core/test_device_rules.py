@@ -12,6 +12,7 @@ from hub.core.device import (
     Device,
     DeviceState,
     check_free,
+    check_issued,
     claim_token,
     hash_secret,
 )
@@ -31,6 +32,15 @@ def test_a_retired_device_is_neither_trusted_nor_connected() -> None:
 
     assert not retired.connected
     assert code_of(retired.check_trusted) == "certificate-invalid"
+
+
+def test_a_certificate_of_the_device_before_is_refused_to_the_second() -> None:
+    enrolled = AT + timedelta(microseconds=900_000)  # certificates have whole seconds
+
+    check_issued(DEVICE.id, AT, enrolled)
+    check_issued(DEVICE.id, AT + timedelta(days=3), enrolled)
+    earlier = AT - timedelta(seconds=1)
+    assert code_of(lambda: check_issued(DEVICE.id, earlier, enrolled)) == "certificate-invalid"
 
 
 def test_a_claim_is_used_once() -> None:

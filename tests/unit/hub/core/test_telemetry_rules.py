@@ -42,9 +42,9 @@ def test_answers_are_judged_by_group_in_order() -> None:
     scores = score(rows, {"x": 7})
 
     assert list(scores) == ["a", "b"]
-    assert scores["a"] == Score(3, 2, 1, 2.0, 8.0)
+    assert scores["a"] == Score(3, 2, 2, 1, 2.0, 8.0)
     assert scores["a"].accuracy == 0.5
-    assert scores["b"] == Score(1, 1, 1, 4.0, 4.0)
+    assert scores["b"] == Score(1, 1, 1, 1, 4.0, 4.0)
 
 
 def test_without_known_answers_there_is_no_accuracy() -> None:
@@ -66,7 +66,17 @@ def test_without_known_answers_there_is_no_accuracy() -> None:
     ],
 )
 def test_a_body_that_is_no_answer_is_a_wrong_one(body: bytes) -> None:
-    assert score([("a", row(body, input="x"))], {"x": 7})["a"] == Score(1, 1, 0, None, None)
+    found = score([("a", row(body, input="x"))], {"x": 7})["a"]
+
+    assert (found.answered, found.known, found.right) == (1, 1, 0)
+
+
+def test_the_label_stands_where_one_says() -> None:
+    rows = [("a", row(b'{"wine":[1]}', input="x")), ("a", row(b'{"label":[1]}', input="y"))]
+
+    found = score(rows, {"x": 1, "y": 1}, key="wine")["a"]
+
+    assert (found.known, found.labelled, found.right) == (2, 1, 1)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "nan", "inf", "-inf", "1e999"])

@@ -138,10 +138,11 @@ def test_an_image_for_another_processor_has_other_dependencies(workshop: Worksho
 
 def test_several_models_are_several_layers(workshop: Workshop) -> None:
     second = ModelFile("faces", 3, "net.onnx", workshop.put(b"faces"))
-    recipe = workshop.recipe()
+    recipe = workshop.with_code({"score.py": SCRIPT})
     image = workshop.build(replace(recipe, models=(*recipe.models, second)))
 
-    assert [layer.kind for layer in image.layers] == ["deps", "server", "model", "model"]
+    kinds = ["deps", "server", "code", "model", "model"]
+    assert [layer.kind for layer in image.layers] == kinds
     models = files_of(workshop, image, "model")
     assert models["var/azureml-app/azureml-models/faces/3/net.onnx"] == b"faces"
 

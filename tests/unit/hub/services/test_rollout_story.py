@@ -173,6 +173,26 @@ def test_a_weaker_deployment_is_there_when_the_stronger_is_taken_back(lab: Lab) 
     assert set(lab.states("v2").values()) == {"dispatched"}
 
 
+def test_taking_back_the_only_deployment_leaves_nothing_running(lab: Lab) -> None:
+    lab.services.deployments.abort("v1", "an operator took it back")
+
+    opened = lab.opened("d-1")
+    modules = json.loads(opened.manifest)["modulesContent"]["$edgeAgent"]["properties.desired"]
+    assert (opened.deployment, modules["modules"]) == ("", {})
+    assert {lab.version(name) for name in FLEET} == {2}
+
+
+def test_nothing_is_signed_anew_like_anything_else(lab: Lab) -> None:
+    lab.services.deployments.abort("v1", "an operator took it back")
+    before = lab.opened("d-1")
+    lab.clock.advance(LIFE.total_seconds() * 0.8)  # type: ignore[attr-defined]  # the clock of tests
+    state = lab.services.deployments.desired(DeviceId("d-1"))
+
+    assert state is not None
+    assert state.version == before.version
+    assert lab.opened("d-1").expires > before.expires
+
+
 def test_aborting_twice_keeps_the_first_reason(lab: Lab) -> None:
     lab.services.deployments.abort("v1", "first")
 
