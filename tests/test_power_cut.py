@@ -521,4 +521,4 @@ def test_a_module_that_ends_while_it_is_proved_is_named_with_its_last_words() ->
     says = device.says(run_virtual(scenario()))
 
     assert says["code"] == "module-start-failed"
-    assert says["message"] == "module 'digits' ended with code 3: module started | exit 3"
+    assert says["message"] == "module 'digits' ended with code 3: exit 3"
