@@ -15,15 +15,15 @@ from agent.adapters.audit import Ledger, StatusFile
 from agent.adapters.clock import SystemClock
 from agent.adapters.hub_api import HubApiClient, open_pinned
 from agent.adapters.identity import ContextFactory
-from agent.adapters.image_puller import ImagePuller
-from agent.adapters.image_store import ImageStore
-from agent.adapters.oci_documents import host_architecture
-from agent.adapters.oci_pull import RegistryClient
-from agent.adapters.paho_link import LinkOptions
-from agent.adapters.paho_transport import PahoTransport
+from agent.adapters.images.client import RegistryClient
+from agent.adapters.images.documents import host_architecture
+from agent.adapters.images.puller import ImagePuller
+from agent.adapters.images.store import ImageStore
+from agent.adapters.mqtt.link import LinkOptions
+from agent.adapters.mqtt.transport import PahoTransport
 from agent.adapters.prober import HttpProber
-from agent.adapters.process_command import HostSettings
-from agent.adapters.process_runtime import ProcessRuntime
+from agent.adapters.process.command import HostSettings
+from agent.adapters.process.runtime import ProcessRuntime
 from agent.adapters.sqlite_store import SqliteStore
 from agent.adapters.trust import verify_ed25519
 from agent.core.backoff import Backoff
@@ -129,8 +129,8 @@ async def choose_runtime(settings: Settings, enrolled: Enrolled, clock: Clock) -
         FleetError: `runtime-unavailable`, when docker is asked for and does not answer.
     """
     if settings.runtime != "process":
-        from agent.adapters.docker_engine import DockerEngine  # noqa: PLC0415 - 15 MB, if used
-        from agent.adapters.docker_runtime import DockerRuntime  # noqa: PLC0415
+        from agent.adapters.docker.engine import DockerEngine  # noqa: PLC0415 - 15 MB, if used
+        from agent.adapters.docker.runtime import DockerRuntime  # noqa: PLC0415
 
         runtime = DockerRuntime(
             DockerEngine(settings.docker),

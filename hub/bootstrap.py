@@ -19,23 +19,23 @@ import device_profiles
 import modules
 import protocol
 from hub.adapters.blobs import DiskBlobs, disk_errors
-from hub.adapters.clock import SystemClock
-from hub.adapters.data_folder import unusable
-from hub.adapters.deb_base import DebianBases
-from hub.adapters.mqtt_broker import BrokerBus, BrokerSettings
-from hub.adapters.mqtt_broker_config import (
+from hub.adapters.broker.bus import BrokerBus, BrokerSettings
+from hub.adapters.broker.config import (
     MosquittoConfig,
     render_access,
     render_mosquitto,
 )
-from hub.adapters.mqtt_front import MqttFront
+from hub.adapters.clock import SystemClock
+from hub.adapters.data_folder import unusable
+from hub.adapters.debian.base import DebianBases
+from hub.adapters.front.endpoint import MqttFront
 from hub.adapters.packaging.builder import ImageBuilder
 from hub.adapters.packaging.dependencies import Uv
 from hub.adapters.pki import DiskAuthority, DiskDirector, write_private
 from hub.adapters.profiles import YamlProfiles
-from hub.adapters.registry_embedded import EmbeddedRegistry
-from hub.adapters.registry_login import Login
-from hub.adapters.registry_remote import RemoteRegistry, RemoteSettings
+from hub.adapters.registry.embedded import EmbeddedRegistry
+from hub.adapters.registry.login import Login
+from hub.adapters.registry.remote import RemoteRegistry, RemoteSettings
 from hub.adapters.sql.store import open_store
 from hub.adapters.worker import Worker
 from hub.api.app import create_app

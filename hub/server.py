@@ -17,7 +17,7 @@ import uvloop
 
 from hub.adapters.clock import SystemClock
 from hub.adapters.data_folder import held
-from hub.adapters.mqtt_front import MqttFront
+from hub.adapters.front.endpoint import MqttFront
 from hub.bootstrap import Hub, Signals, build, write_admin
 from hub.http_protocol import HubHttpProtocol
 from hub.services.devices import Addresses
@@ -78,12 +78,34 @@ class _Quiet(uvicorn.Server):
         yield
 
 
+class _Pending:
+    """Devices something is to be done for, in order, each once: never more than there are."""
+
+    def __init__(self) -> None:
+        self._devices: dict[DeviceId, None] = {}
+        self._any = asyncio.Event()
+
+    def add(self, device: DeviceId) -> None:
+        """Note a device."""
+        self._devices[device] = None
+        self._any.set()
+
+    async def take(self) -> DeviceId:
+        """Return the device that has waited longest; waits for one."""
+        while not self._devices:
+            self._any.clear()
+            await self._any.wait()
+        device = next(iter(self._devices))
+        del self._devices[device]
+        return device
+
+
 class _Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clock = SystemClock()
-        self._news: asyncio.Queue[DeviceId] = asyncio.Queue()
-        self._revoked: asyncio.Queue[DeviceId] = asyncio.Queue()
+        self._news = _Pending()
+        self._revoked = _Pending()
         self._stop = asyncio.Event()
         self._mqtt_port = 0
 
@@ -98,7 +120,7 @@ class _Server:
         authority_name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         signals = Signals(
             announce=lambda devices: _call(loop, self._announce, list(devices)),
-            revoked=lambda device: _call(loop, self._revoked.put_nowait, device),
+            revoked=lambda device: _call(loop, self._revoked.add, device),
             addresses=lambda: self._addresses(hub, authority_name),
         )
         with contextlib.closing(listener):
@@ -113,7 +135,7 @@ class _Server:
 
     def _announce(self, devices: Iterable[DeviceId]) -> None:
         for device in devices:
-            self._news.put_nowait(device)
+            self._news.add(device)
 
     def _addresses(self, hub: Hub, authority_name: str) -> Addresses:
         broker = self._settings.broker
@@ -159,7 +181,7 @@ class _Server:
     async def _push(self, hub: Hub) -> None:
         """Send devices their new desired state; those that are away ask when they are back."""
         while True:
-            device = await self._news.get()
+            device = await self._news.take()
             try:
                 await hub.sessions.push_desired(device)
             except FleetError as error:
@@ -167,7 +189,7 @@ class _Server:
 
     async def _cut_off(self, hub: Hub) -> None:
         while True:
-            device = await self._revoked.get()
+            device = await self._revoked.take()
             hub.sessions.forget(device)
             await hub.bus.kick(device)
 

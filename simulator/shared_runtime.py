@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.adapters.image_puller import ImagePuller, pinned_digest
-from agent.adapters.oci_documents import ImageConfig
+from agent.adapters.images.documents import ImageConfig
+from agent.adapters.images.puller import ImagePuller, pinned_digest
 from agent.core.plan import Instance, InstanceState, ModuleSpec, Observed
 from agent.core.ports import Pulled, Runtime
 from protocol.errors import Code, DeviceError

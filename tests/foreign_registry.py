@@ -16,7 +16,7 @@ import pytest
 from requirements_gate import require
 from tls_lab import make_authority
 
-from hub.adapters.registry_login import Login
+from hub.adapters.registry.login import Login
 
 LOGIN = Login("admin", "admin-secret")
 # What `htpasswd -B` makes of that password; the cost is the lowest there is.

@@ -23,7 +23,7 @@ from hub.adapters.blobs import DiskBlobs
 from hub.adapters.memory import MemoryStore
 from hub.adapters.pki import DiskAuthority, DiskDirector
 from hub.adapters.profiles import YamlProfiles
-from hub.adapters.registry_embedded import EmbeddedRegistry
+from hub.adapters.registry.embedded import EmbeddedRegistry
 from hub.core.image import LayerInfo
 from hub.core.packaging import BuiltImage, ImageRegistry, Progress, Recipe
 from hub.core.ports import Clock, Store

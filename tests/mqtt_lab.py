@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hub.adapters.mqtt_tls import server_context
+from hub.adapters.front.tls import server_context
 from protocol.errors import Code, DeniedError, FleetError
 from protocol.ids import DeviceId
 from protocol.mqtt import Connect, Decoder, Packet, Version, encode

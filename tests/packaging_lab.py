@@ -16,12 +16,12 @@ import uv
 
 from hub.adapters.blobs import DiskBlobs
 from hub.adapters.clock import SystemClock
-from hub.adapters.deb_base import DebianBases
+from hub.adapters.debian.base import DebianBases
 from hub.adapters.memory import MemoryStore
 from hub.adapters.packaging.budget import Budget
 from hub.adapters.packaging.builder import ImageBuilder
 from hub.adapters.packaging.dependencies import Uv
-from hub.adapters.registry_embedded import EmbeddedRegistry
+from hub.adapters.registry.embedded import EmbeddedRegistry
 from hub.core.packaging import BuiltImage, ModelFile, Recipe
 from protocol.ids import Digest
 

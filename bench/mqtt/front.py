@@ -20,7 +20,7 @@ from typing import cast
 
 import uvloop
 
-from hub.adapters.mqtt_front import MqttFront
+from hub.adapters.front.endpoint import MqttFront
 from protocol.ids import DeviceId
 from protocol.mqtt import Connack, Connect, Decoder, Puback, Publish, Version, encode
 from protocol.topics import UpKind, up_topic

@@ -20,9 +20,9 @@ from oci_fixture import Layer, OciRegistry, make_tar
 from requirements_gate import require
 from runtime_worlds import RegistryWorld, ask_http
 
-from agent.adapters.docker_engine import DockerEngine
-from agent.adapters.docker_options import DEVICE_LABEL, container_name
-from agent.adapters.docker_runtime import DockerRuntime
+from agent.adapters.docker.engine import DockerEngine
+from agent.adapters.docker.options import DEVICE_LABEL, container_name
+from agent.adapters.docker.runtime import DockerRuntime
 from agent.core.plan import Instance
 from agent.core.ports import Runtime
 from protocol.ids import DeviceId, Digest

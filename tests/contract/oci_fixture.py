@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.adapters.oci_documents import host_architecture
+from agent.adapters.images.documents import host_architecture
 from protocol.ids import Digest, ImageRef, digest_of
 from protocol.messages import Credential
 

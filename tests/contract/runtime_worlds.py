@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from oci_fixture import OciRegistry, python_image
 
 from agent.adapters.clock import SystemClock
-from agent.adapters.image_puller import ImagePuller
-from agent.adapters.image_store import ImageStore
-from agent.adapters.oci_documents import host_architecture
-from agent.adapters.oci_pull import PullPolicy, RegistryClient
+from agent.adapters.images.client import PullPolicy, RegistryClient
+from agent.adapters.images.documents import host_architecture
+from agent.adapters.images.puller import ImagePuller
+from agent.adapters.images.store import ImageStore
 from agent.adapters.prober import HttpProber
-from agent.adapters.process_command import HostSettings
-from agent.adapters.process_runtime import ProcessRuntime
+from agent.adapters.process.command import HostSettings
+from agent.adapters.process.runtime import ProcessRuntime
 from agent.core.plan import Instance
 from agent.core.ports import Runtime
 from protocol.errors import FleetError

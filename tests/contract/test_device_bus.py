@@ -16,17 +16,17 @@ from typing import Any, Protocol
 import pytest
 import uvloop
 
-from hub.adapters.clock import SystemClock
-from hub.adapters.mqtt_broker import BrokerAdmin, BrokerBus, BrokerSettings
-from hub.adapters.mqtt_broker_config import (
+from hub.adapters.broker.bus import BrokerAdmin, BrokerBus, BrokerSettings
+from hub.adapters.broker.config import (
     SALT_BYTES,
     MosquittoConfig,
     render_access,
     render_mosquitto,
     render_password,
 )
-from hub.adapters.mqtt_front import MqttFront
-from hub.adapters.mqtt_limits import FrontLimits
+from hub.adapters.clock import SystemClock
+from hub.adapters.front.endpoint import MqttFront
+from hub.adapters.front.limits import FrontLimits
 from hub.core.ports import DeviceBus
 from protocol.errors import FleetError
 from protocol.ids import DeviceId

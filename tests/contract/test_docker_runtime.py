@@ -12,8 +12,8 @@ import pytest
 from docker_fixture import DockerWorld, docker_engine
 from oci_fixture import BEARER, OciRegistry
 
-from agent.adapters.docker_options import DEVICE_LABEL, container_name
-from agent.adapters.docker_runtime import DockerRuntime
+from agent.adapters.docker.options import DEVICE_LABEL, container_name
+from agent.adapters.docker.runtime import DockerRuntime
 from agent.core.plan import ModuleSpec
 from protocol.errors import Code, FleetError
 from protocol.ids import DeviceId, ModuleName

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from oci_fixture import BEARER, Layer, OciRegistry, make_tar, python_image
 
-from agent.adapters.image_puller import ImagePuller
-from agent.adapters.image_store import ImageStore
-from agent.adapters.layer_unpack import Quota
-from agent.adapters.oci_documents import ImageConfig, host_architecture
-from agent.adapters.oci_pull import PullPolicy, RegistryClient
+from agent.adapters.images.client import PullPolicy, RegistryClient
+from agent.adapters.images.documents import ImageConfig, host_architecture
+from agent.adapters.images.puller import ImagePuller
+from agent.adapters.images.store import ImageStore
+from agent.adapters.images.unpack import Quota
 from protocol.errors import Code, FleetError
 from protocol.ids import Digest
 from simulator.fakes import ManualClock

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from oci_fixture import BEARER, LAYER, TOKEN, OciRegistry
 
-from agent.adapters.oci_documents import Descriptor
-from agent.adapters.oci_pull import Meter, PullPolicy, RegistryClient, Source
+from agent.adapters.images.client import Meter, PullPolicy, RegistryClient, Source
+from agent.adapters.images.documents import Descriptor
 from protocol.errors import Code, FleetError
 from protocol.ids import Digest, ImageRef, digest_of
 from protocol.messages import Credential

@@ -17,7 +17,7 @@ from oci_fixture import BEARER, Layer, OciRegistry, make_tar
 from runtime_worlds import ProcessWorld
 
 from agent.adapters.prober import HttpProber
-from agent.adapters.process_runtime import ProcessRuntime
+from agent.adapters.process.runtime import ProcessRuntime
 from agent.core.plan import Instance, InstanceState, ModuleSpec
 from protocol.errors import Code, FleetError
 from protocol.ids import ModuleName
@@ -28,12 +28,12 @@ from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from oci_fixture import BEARER
 from agent.adapters.clock import SystemClock
-from agent.adapters.image_puller import ImagePuller
-from agent.adapters.image_store import ImageStore
-from agent.adapters.oci_documents import host_architecture
-from agent.adapters.oci_pull import RegistryClient
-from agent.adapters.process_command import HostSettings
-from agent.adapters.process_runtime import ProcessRuntime
+from agent.adapters.images.puller import ImagePuller
+from agent.adapters.images.store import ImageStore
+from agent.adapters.images.documents import host_architecture
+from agent.adapters.images.client import RegistryClient
+from agent.adapters.process.command import HostSettings
+from agent.adapters.process.runtime import ProcessRuntime
 from agent.core.plan import ModuleSpec
 from protocol.ids import ModuleName, parse_image_ref
 

@@ -21,9 +21,9 @@ from requirements_gate import require
 
 from hub.adapters.blobs import DiskBlobs
 from hub.adapters.memory import MemoryStore
-from hub.adapters.registry_embedded import EmbeddedRegistry
-from hub.adapters.registry_login import Login
-from hub.adapters.registry_remote import RemoteRegistry, RemoteSettings
+from hub.adapters.registry.embedded import EmbeddedRegistry
+from hub.adapters.registry.login import Login
+from hub.adapters.registry.remote import RemoteRegistry, RemoteSettings
 from hub.core.distribution import OCI_MANIFEST
 from hub.core.packaging import ImageRegistry, Layer, LayerKind, image_manifest
 from protocol.errors import Code, FleetError

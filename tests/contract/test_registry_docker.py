@@ -17,8 +17,8 @@ from packaging_lab import Workshop, make_wheel
 from registry_lab import Served, serve_registry
 from requirements_gate import require
 
-from hub.adapters.registry_login import Login
-from hub.adapters.registry_remote import RemoteRegistry, RemoteSettings
+from hub.adapters.registry.login import Login
+from hub.adapters.registry.remote import RemoteRegistry, RemoteSettings
 from hub.core.packaging import BuiltImage
 
 pytestmark = pytest.mark.docker

@@ -18,8 +18,8 @@ from mosquitto_lab import LIMIT_SECONDS, PACKET_LIMIT, HubClient, Mosquitto, fre
 from tls_lab import DAY, Authority, make_authority
 
 from agent.adapters.clock import SystemClock
-from agent.adapters.paho_link import LinkOptions
-from agent.adapters.paho_transport import PahoTransport
+from agent.adapters.mqtt.link import LinkOptions
+from agent.adapters.mqtt.transport import PahoTransport
 from agent.adapters.trust import client_context
 from agent.core.backoff import Backoff
 from agent.core.ports import (

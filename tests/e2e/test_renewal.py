@@ -22,8 +22,8 @@ from plant import Plant, plant, wait_for
 
 from agent.adapters.clock import SystemClock
 from agent.adapters.identity import certificate_validity
-from agent.adapters.paho_link import LinkOptions
-from agent.adapters.paho_transport import PahoTransport
+from agent.adapters.mqtt.link import LinkOptions
+from agent.adapters.mqtt.transport import PahoTransport
 from agent.core.backoff import Backoff
 from hub.adapters.pki import DiskAuthority
 from hub.adapters.sql.store import open_store

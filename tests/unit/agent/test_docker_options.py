@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.docker_engine import DockerEngine
-from agent.adapters.docker_images import DockerImages
-from agent.adapters.docker_options import create_body, is_loopback, to_instance
-from agent.adapters.docker_pull import (
+from agent.adapters.docker.engine import DockerEngine
+from agent.adapters.docker.images import DockerImages
+from agent.adapters.docker.options import create_body, is_loopback, to_instance
+from agent.adapters.docker.pull import (
     Progress,
     engine_credential,
     follow,
     place_certificate,
     pull_error,
 )
-from agent.adapters.docker_runtime import DockerRuntime
+from agent.adapters.docker.runtime import DockerRuntime
 from agent.core.plan import InstanceState, ModuleSpec
 from protocol.errors import Code, FleetError
 from protocol.ids import DeviceId, ModuleName, parse_image_ref

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.adapters.layer_unpack import Quota, unpack_layer
+from agent.adapters.images.unpack import Quota, unpack_layer
 from protocol.errors import Code, FleetError
 
 SMALL = Quota(bytes=100_000, entries=100)

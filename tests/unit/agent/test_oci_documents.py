@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.adapters.oci_auth import answer_challenge, authorization, parse_token
-from agent.adapters.oci_documents import (
+from agent.adapters.images.auth import answer_challenge, authorization, parse_token
+from agent.adapters.images.documents import (
     Descriptor,
     ImageConfig,
     Index,

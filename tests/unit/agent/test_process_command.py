@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.oci_documents import ImageConfig, ProcessConfig
-from agent.adapters.process_command import (
+from agent.adapters.images.documents import ImageConfig, ProcessConfig
+from agent.adapters.process.command import (
     Command,
     HostSettings,
     Place,
     build_command,
     check_interpreter,
 )
-from agent.adapters.process_options import read_options
+from agent.adapters.process.options import read_options
 from protocol.errors import Code, FleetError
 
 VERSION = f"3.{sys.version_info[1]}"

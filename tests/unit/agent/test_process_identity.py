@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.image_store import boot_id
-from agent.adapters.process_identity import (
+from agent.adapters.images.store import boot_id
+from agent.adapters.process.identity import (
     ProcessIdentity,
     find_session_leader,
     identify,
@@ -21,7 +21,7 @@ from agent.adapters.process_identity import (
     reap,
     terminate,
 )
-from agent.adapters.process_log import bound_log, read_tail
+from agent.adapters.process.log import bound_log, read_tail
 
 BOOT = boot_id()
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.rootfs import assemble, locate
+from agent.adapters.images.rootfs import assemble, locate
 from protocol.errors import Code, FleetError
 
 

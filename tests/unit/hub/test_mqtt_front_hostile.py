@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from hub.adapters.mqtt_front import MqttFront
-from hub.adapters.mqtt_limits import FrontLimits
+from hub.adapters.front.endpoint import MqttFront
+from hub.adapters.front.limits import FrontLimits
 from protocol.errors import Code, FleetError
 from protocol.ids import DeviceId
 from protocol.mqtt import (

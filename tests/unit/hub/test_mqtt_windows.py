@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hub.adapters.mqtt_inbox import Inbox, Settled
-from hub.adapters.mqtt_outbox import Outbox
-from hub.adapters.mqtt_presence import Presence
+from hub.adapters.broker.presence import Presence
+from hub.adapters.front.inbox import Inbox, Settled
+from hub.adapters.front.outbox import Outbox
 from protocol.errors import Code, FleetError
 from protocol.ids import DeviceId
 from protocol.mqtt import Publish

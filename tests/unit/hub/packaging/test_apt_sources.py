@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hub.adapters.apt_sources import Source, debian_sources, parse_deb822, parse_one_line
+from hub.adapters.debian.sources import Source, debian_sources, parse_deb822, parse_one_line
 
 DEB822 = """\
 # a comment

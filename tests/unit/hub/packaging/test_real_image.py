@@ -29,13 +29,13 @@ import modules
 import protocol
 from hub.adapters.blobs import DiskBlobs
 from hub.adapters.clock import SystemClock
-from hub.adapters.deb_base import DebianBases
+from hub.adapters.debian.base import DebianBases
 from hub.adapters.memory import MemoryStore
 from hub.adapters.packaging.bases import BaseLayer
 from hub.adapters.packaging.budget import Budget
 from hub.adapters.packaging.builder import ImageBuilder
 from hub.adapters.packaging.dependencies import Uv
-from hub.adapters.registry_embedded import EmbeddedRegistry
+from hub.adapters.registry.embedded import EmbeddedRegistry
 from hub.core.packaging import Architecture, Base, BuiltImage, ModelFile, Recipe
 from protocol.errors import UnavailableError
 from protocol.ids import Digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hub.adapters.mqtt_dialect import ConnectRefusedError
+from hub.adapters.front.dialect import ConnectRefusedError
 from protocol.errors import Code, DeniedError, InvalidError
 from protocol.ids import DeviceId, parse_device_id
 from protocol.mqtt import Reason
@@ -13,7 +13,7 @@ from protocol.mqtt.filters import covers, is_shared
 from protocol.topics import DownKind, UpKind, down_filter, down_topic, parse_up
 
 if TYPE_CHECKING:
-    from hub.adapters.mqtt_dialect import Peer, Translator
+    from hub.adapters.front.dialect import Peer, Translator
     from protocol.mqtt import Connect
 
 

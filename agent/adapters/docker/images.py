@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from agent.adapters.durable_files import write_atomically
-from agent.adapters.image_store import boot_id
+from agent.adapters.images.store import boot_id
 
 
 class _Record(msgspec.Struct, rename="camel"):

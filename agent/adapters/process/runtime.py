@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agent.adapters.image_puller import ImagePuller, pinned_digest
-from agent.adapters.image_store import boot_id
-from agent.adapters.oci_documents import ImageConfig
-from agent.adapters.process_command import (
+from agent.adapters.images.documents import ImageConfig
+from agent.adapters.images.puller import ImagePuller, pinned_digest
+from agent.adapters.images.store import boot_id
+from agent.adapters.process.command import (
     MODULE_HOST,
     Command,
     HostSettings,
@@ -29,7 +29,7 @@ from agent.adapters.process_command import (
     build_command,
     check_interpreter,
 )
-from agent.adapters.process_identity import (
+from agent.adapters.process.identity import (
     find_session_leader,
     identify,
     is_running,
@@ -37,9 +37,9 @@ from agent.adapters.process_identity import (
     reap,
     terminate,
 )
-from agent.adapters.process_log import bound_log, read_tail
-from agent.adapters.process_options import RunOptions, read_options
-from agent.adapters.process_records import InstanceFolders, InstanceRecord
+from agent.adapters.process.log import bound_log, read_tail
+from agent.adapters.process.options import RunOptions, read_options
+from agent.adapters.process.records import InstanceFolders, InstanceRecord
 from agent.core.plan import Instance, InstanceState, ModuleSpec, Observed
 from agent.core.ports import Clock, Pulled
 from protocol.errors import Code, DeviceError

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
-from hub.adapters.registry_login import Login, Session, refused
+from hub.adapters.registry.login import Login, Session, refused
 from hub.core.distribution import (
     DOCKER_LIST,
     DOCKER_MANIFEST,

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hub.adapters.mqtt_kick import BrokerAdmin, take_over
-from hub.adapters.mqtt_limits import FrontLimits
-from hub.adapters.mqtt_link import BrokerLink, LinkOptions
-from hub.adapters.mqtt_presence import Presence
+from hub.adapters.broker.kick import BrokerAdmin, take_over
+from hub.adapters.broker.link import BrokerLink, LinkOptions
+from hub.adapters.broker.presence import Presence
+from hub.adapters.front.limits import FrontLimits
 from protocol import codec
 from protocol.errors import FleetError
 from protocol.messages import Status

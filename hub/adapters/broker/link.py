@@ -10,8 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hub.adapters.mqtt_connection import Connection
-from hub.adapters.mqtt_inbox import Inbox, Settled
+from hub.adapters.front.connection import Connection
+from hub.adapters.front.inbox import Inbox, Settled
 from protocol.errors import Code, UnavailableError
 from protocol.mqtt import (
     Connack,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
-    from hub.adapters.mqtt_limits import FrontLimits
+    from hub.adapters.front.limits import FrontLimits
 
 _FIRST_ID = 1
 _LAST_ID = 0xFFFF
@@ -270,5 +270,5 @@ def _unreachable_filter(topic_filter: str, why: str) -> UnavailableError:
     return UnavailableError(
         f"the MQTT broker gives no access to {topic_filter!r}: {why}",
         code=Code.BROKER_UNREACHABLE,
-        hint="install the access file that `hub.adapters.mqtt_broker_config` renders",
+        hint="install the access file that `hub.adapters.broker.config` renders",
     )

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from hub.adapters.mqtt_connect import accept, choose_translator, refuse
-from hub.adapters.mqtt_dialect import ConnectRefusedError
-from hub.adapters.mqtt_inbox import Inbox, Settled
-from hub.adapters.mqtt_outbox import Outbox
-from hub.adapters.mqtt_subscribe import give_back, grant
+from hub.adapters.front.connect import accept, choose_translator, refuse
+from hub.adapters.front.dialect import ConnectRefusedError
+from hub.adapters.front.inbox import Inbox, Settled
+from hub.adapters.front.outbox import Outbox
+from hub.adapters.front.subscribe import give_back, grant
 from protocol.errors import Code, FleetError
 from protocol.mqtt import (
     Connect,
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from typing import Any
 
-    from hub.adapters.mqtt_connection import Connection
-    from hub.adapters.mqtt_dialect import Dialect, Peer, Translator
-    from hub.adapters.mqtt_limits import FrontLimits
+    from hub.adapters.front.connection import Connection
+    from hub.adapters.front.dialect import Dialect, Peer, Translator
+    from hub.adapters.front.limits import FrontLimits
     from hub.core.ports import BusHandler
     from protocol.ids import DeviceId
     from protocol.topics import DownKind

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from agent.adapters.durable_files import write_atomically
-from agent.adapters.process_identity import ProcessIdentity
+from agent.adapters.process.identity import ProcessIdentity
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, rename="camel"):

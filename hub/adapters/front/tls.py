@@ -6,7 +6,7 @@ import ssl
 from asyncio import sslproto
 from typing import TYPE_CHECKING, cast
 
-from hub.adapters.mqtt_dialect import Peer
+from hub.adapters.front.dialect import Peer
 
 if TYPE_CHECKING:
     import asyncio

@@ -24,9 +24,9 @@ from agent.adapters.durable_files import (
     sync_filesystem,
     write_atomically,
 )
-from agent.adapters.layer_unpack import Quota, unpack_layer
-from agent.adapters.oci_documents import Descriptor, ImageConfig, Manifest, parse_config
-from agent.adapters.rootfs import assemble
+from agent.adapters.images.documents import Descriptor, ImageConfig, Manifest, parse_config
+from agent.adapters.images.rootfs import assemble
+from agent.adapters.images.unpack import Quota, unpack_layer
 from protocol.errors import Code, DeviceError
 from protocol.ids import Digest
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.adapters.mqtt_dialect import ConnectRefusedError
+from hub.adapters.front.dialect import ConnectRefusedError
 from protocol.errors import FleetError
 from protocol.mqtt import Connack, Connect, ConnectReturn, Properties, Reason, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hub.adapters.mqtt_dialect import Dialect, Peer, Translator
-    from hub.adapters.mqtt_limits import FrontLimits
+    from hub.adapters.front.dialect import Dialect, Peer, Translator
+    from hub.adapters.front.limits import FrontLimits
 
 _RETURNS = {
     Reason.UNSUPPORTED_PROTOCOL_VERSION: ConnectReturn.UNACCEPTABLE_PROTOCOL_VERSION,

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from hub.adapters.mqtt_connection import Connection
-from hub.adapters.mqtt_limits import FrontLimits
-from hub.adapters.mqtt_native import NativeDialect
-from hub.adapters.mqtt_session import Session
-from hub.adapters.mqtt_tls import peer_of, shrink_tls_buffers
+from hub.adapters.front.connection import Connection
+from hub.adapters.front.limits import FrontLimits
+from hub.adapters.front.native import NativeDialect
+from hub.adapters.front.session import Session
+from hub.adapters.front.tls import peer_of, shrink_tls_buffers
 from protocol.errors import Code, FleetError, InvalidError, UnavailableError
 from protocol.mqtt import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from hub.adapters.mqtt_dialect import Dialect
+    from hub.adapters.front.dialect import Dialect
     from hub.core.ports import BusHandler
     from protocol.ids import DeviceId
     from protocol.topics import DownKind

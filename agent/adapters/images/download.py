@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.adapters.oci_documents import Descriptor
+from agent.adapters.images.documents import Descriptor
 from protocol.errors import Code, InvalidError
 from protocol.ids import Digest
 

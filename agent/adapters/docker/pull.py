@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.docker_options import is_loopback
+from agent.adapters.docker.options import is_loopback
 from protocol.errors import (
     Code,
     DeniedError,

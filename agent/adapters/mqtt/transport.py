@@ -13,7 +13,7 @@ from random import Random
 
 import structlog
 
-from agent.adapters.paho_link import Link, LinkOptions, open_client
+from agent.adapters.mqtt.link import Link, LinkOptions, open_client
 from agent.adapters.trust import is_certificate_alert
 from agent.core.backoff import Backoff
 from agent.core.ports import Clock, TransportEvent

@@ -10,7 +10,7 @@ import ipaddress
 from datetime import datetime
 from typing import Any
 
-from agent.adapters.process_options import parse_environment
+from agent.adapters.process.options import parse_environment
 from agent.core.plan import Instance, InstanceState, ModuleSpec
 from protocol.errors import Code, DeviceError
 from protocol.ids import DeviceId, ImageRef, ModuleName

@@ -17,16 +17,16 @@ import docker
 import structlog
 from docker.errors import APIError, NotFound
 
-from agent.adapters.docker_engine import DockerEngine, said
-from agent.adapters.docker_images import DockerImages
-from agent.adapters.docker_options import (
+from agent.adapters.docker.engine import DockerEngine, said
+from agent.adapters.docker.images import DockerImages
+from agent.adapters.docker.options import (
     DEVICE_LABEL,
     container_name,
     create_body,
     pulled_name,
     to_instance,
 )
-from agent.adapters.docker_pull import (
+from agent.adapters.docker.pull import (
     CERTIFICATES,
     Progress,
     engine_credential,
@@ -35,7 +35,7 @@ from agent.adapters.docker_pull import (
     pull_error,
 )
 from agent.adapters.durable_files import sync_filesystem
-from agent.adapters.image_puller import pinned_digest
+from agent.adapters.images.puller import pinned_digest
 from agent.core.plan import Instance, InstanceState, ModuleSpec, Observed
 from agent.core.ports import Pulled
 from protocol.errors import Code, DeviceError

@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.adapters.oci_documents import ImageConfig
-from agent.adapters.process_options import RunOptions, parse_environment
-from agent.adapters.rootfs import contains, locate
+from agent.adapters.images.documents import ImageConfig
+from agent.adapters.images.rootfs import contains, locate
+from agent.adapters.process.options import RunOptions, parse_environment
 from protocol.errors import Code, DeviceError
 
 _PYTHON = re.compile(r"python(?:3(?:\.(?P<minor>\d{1,3}))?)?")

@@ -14,7 +14,7 @@ from protocol.mqtt import Decoder, MqttProtocolError, Packet, encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hub.adapters.mqtt_limits import FrontLimits
+    from hub.adapters.front.limits import FrontLimits
     from protocol.mqtt import Version
 
 # packets handled before other connections get their turn

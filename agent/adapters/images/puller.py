@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.adapters.image_store import ImageStore
-from agent.adapters.oci_documents import (
+from agent.adapters.images.client import Meter, RegistryClient, Source
+from agent.adapters.images.documents import (
     ImageConfig,
     Index,
     Manifest,
@@ -20,7 +20,7 @@ from agent.adapters.oci_documents import (
     parse_config,
     parse_manifest,
 )
-from agent.adapters.oci_pull import Meter, RegistryClient, Source
+from agent.adapters.images.store import ImageStore
 from protocol.errors import Code, InvalidError
 from protocol.ids import Digest, ImageRef, digest_of
 from protocol.messages import Credential

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.adapters.apt_sources import debian_sources
-from hub.adapters.deb_archive import DebFile, read_deb
+from hub.adapters.debian.archive import DebFile, read_deb
+from hub.adapters.debian.sources import debian_sources
 from hub.adapters.packaging.bases import BaseLayer
 from hub.adapters.packaging.budget import Budget, run_program
 from hub.adapters.packaging.layer_cache import LayerCache

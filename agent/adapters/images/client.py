@@ -20,9 +20,9 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from agent.adapters.durable_files import disk_errors
-from agent.adapters.oci_auth import answer_challenge, authorization, parse_token, refused
-from agent.adapters.oci_documents import DOCUMENT_LIMIT, MANIFEST_TYPES, Descriptor
-from agent.adapters.oci_download import CHUNK, Download, verify
+from agent.adapters.images.auth import answer_challenge, authorization, parse_token, refused
+from agent.adapters.images.documents import DOCUMENT_LIMIT, MANIFEST_TYPES, Descriptor
+from agent.adapters.images.download import CHUNK, Download, verify
 from agent.core.ports import Clock
 from protocol.errors import Code, InvalidError, UnavailableError
 from protocol.ids import Digest, ImageRef

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from protocol.mqtt import Reason, Suback, Subscribe, Unsuback, Unsubscribe, Version
 
 if TYPE_CHECKING:
-    from hub.adapters.mqtt_dialect import Translator
+    from hub.adapters.front.dialect import Translator
 
 
 def grant(packet: Subscribe, translator: Translator, version: Version, max_filters: int) -> Suback:

@@ -1,0 +1,1 @@
+"""Modules as containers of a Docker Engine."""

@@ -1,0 +1,1 @@
+"""Images on the device: pulled, verified, unpacked, kept."""

@@ -1,0 +1,1 @@
+"""Modules as processes, without a container engine."""

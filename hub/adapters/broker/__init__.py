@@ -1,0 +1,1 @@
+"""An external MQTT broker in place of the built-in endpoint."""

@@ -1,0 +1,1 @@
+"""Base images out of Debian packages, without Docker or root."""

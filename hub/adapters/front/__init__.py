@@ -1,0 +1,1 @@
+"""The built-in MQTT endpoint: codec, sessions, limits; dialects translate."""

@@ -1,0 +1,1 @@
+"""Where images are put: our own registry or somebody else's."""
