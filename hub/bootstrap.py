@@ -8,6 +8,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ from hub.adapters.debian.base import DebianBases
 from hub.adapters.front.endpoint import MqttFront
 from hub.adapters.packaging.builder import ImageBuilder
 from hub.adapters.packaging.dependencies import Uv
+from hub.adapters.packaging.pip_settings import uv_environment
 from hub.adapters.pki import DiskAuthority, DiskDirector, write_private
 from hub.adapters.profiles import YamlProfiles
 from hub.adapters.registry.embedded import EmbeddedRegistry
@@ -55,7 +57,7 @@ from hub.services.registry_tokens import RegistryTokens
 from hub.services.sessions import Conversation, Sessions
 from hub.services.telemetry import TelemetryIngest, TelemetryService
 from hub.services.uploads import UploadService
-from hub.settings import VERSION, Settings
+from hub.settings import VERSION, Settings, environment
 from protocol.errors import DeniedError
 from protocol.ids import DeviceId
 from protocol.messages import Credential
@@ -187,7 +189,11 @@ def _builder(settings: Settings, blobs: DiskBlobs, clock: SystemClock) -> ImageB
         cache_dir=cache,
         modules_dir=_folder(modules),
         protocol_dir=_folder(protocol),
-        uv=Uv(uv.find_uv_bin(), cache / "locks"),
+        uv=Uv(
+            uv.find_uv_bin(),
+            cache / "locks",
+            environment=lru_cache(lambda: uv_environment(environment())),
+        ),
         bases=DebianBases(cache),
         clock=clock,
     )

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +45,16 @@ class Budget:
             )
 
 
-def run_program(command: Sequence[str], folder: Path, budget: Budget) -> tuple[int, str]:
+def run_program(
+    command: Sequence[str],
+    folder: Path,
+    budget: Budget,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """Run a program in a folder and return its exit status and the end of what it wrote.
 
-    It and everything it started is killed when the budget ends.
+    It runs with `environment`, or with ours when that is None. It and everything it started is
+    killed when the budget ends.
 
     Raises:
         InvalidError: `build-failed`, when the budget ends.
@@ -61,6 +67,7 @@ def run_program(command: Sequence[str], folder: Path, budget: Budget) -> tuple[i
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=environment,
             start_new_session=True,
         )
         status = _wait(process, budget)

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,14 @@ class Uv:
         locks: Folder where resolutions are kept for times when no index can be reached.
         cache: Folder of uv's own cache; None for where uv keeps it by itself.
         options: The operator's choice of index, for example `("--no-index", "--find-links", d)`.
+        environment: Makes the environment uv runs in; None for ours.
     """
 
     program: str
     locks: Path
     cache: Path | None = None
     options: tuple[str, ...] = ()
+    environment: Callable[[], Mapping[str, str]] | None = None
 
     def lock(self, requirements: Sequence[str], target: Target, budget: Budget) -> str:
         """Return pinned versions with hashes, as requirements for `install`.
@@ -110,10 +112,12 @@ class Uv:
 
     def _run(self, arguments: Sequence[str], folder: Path, budget: Budget) -> None:
         command = [self.program, *arguments, "--only-binary", ":all:", "--python", sys.executable]
-        command += ["--quiet", "--no-progress", "--color", "never", *self.options]
+        # The machine's own certificates count: a mirror or a proxy may have one nobody else knows.
+        command += ["--quiet", "--no-progress", "--color", "never", "--system-certs", *self.options]
         if self.cache is not None:
             command += ["--cache-dir", str(self.cache)]
-        status, output = run_program(command, folder, budget)
+        environment = self.environment() if self.environment else None
+        status, output = run_program(command, folder, budget, environment)
         if status:
             raise _failure(status, output)
 
@@ -166,7 +170,7 @@ def _failure(status: int, output: str) -> FleetError:
         return UnavailableError(
             f"the package index cannot be reached: {words}",
             code=Code.BUSY,
-            hint="check the network and uv's index settings, then build again",
+            hint="check the network, and what pip or uv are set to on the hub's machine",
         )
     return InvalidError(
         f"the dependencies cannot be installed: {words}",
