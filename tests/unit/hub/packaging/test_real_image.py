@@ -65,7 +65,10 @@ def _model() -> tuple[bytes, list[list[float]], list[int]]:
 def _unpack(raw: bytes, root: Path) -> None:
     plain = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
-        archive.extractall(root, filter="fully_trusted")  # noqa: S202 - made a moment ago
+        # Older patch releases of Python 3.11 know no filters, newer Pythons warn without one.
+        known = hasattr(tarfile, "fully_trusted_filter")
+        trusted: dict[str, Any] = {"filter": "fully_trusted"} if known else {}
+        archive.extractall(root, **trusted)  # noqa: S202 - made a moment ago
 
 
 def _unpacked(registry: EmbeddedRegistry, image: BuiltImage, root: Path) -> dict[str, str]:
