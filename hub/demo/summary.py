@@ -111,7 +111,10 @@ def _checks(
         "answers are right": all(p["accuracy"] >= _MIN_ACCURACY for p in profiles.values()),
         "bad version refused by its golden samples": refusal.get("code") == "golden-mismatch",
         "the rest untouched": refusal.get("untouched") == refusal.get("others"),
-        "images pulled over the wire": all(d["bytesPulled"] > 0 for d in devices.values()),
+        # An engine shares its layers with everything else on the machine: it may have them already.
+        "images pulled over the wire": all(
+            d["bytesPulled"] > 0 for d in devices.values() if d["runtime"] != "docker"
+        ),
     }
 
 
