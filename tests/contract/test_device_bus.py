@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 import uvloop
+from requirements_gate import require
 
 from hub.adapters.broker.bus import BrokerAdmin, BrokerBus, BrokerSettings
 from hub.adapters.broker.config import (
@@ -164,10 +165,8 @@ def fake_runner() -> Run:
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[BrokerSettings]:
     binary = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if binary is None:
-        if "broker" in os.environ.get("RIMWARD_TEST_REQUIRE", ""):
-            pytest.fail("mosquitto is not on PATH, but RIMWARD_TEST_REQUIRE names 'broker'")
-        pytest.skip("mosquitto is not on PATH")
+    require("broker", binary is not None, "mosquitto is not on PATH")
+    assert binary is not None
     # a short path: the name of a Unix socket has at most 107 bytes
     folder = tmp_path_factory.mktemp("m")
     port = free_port()

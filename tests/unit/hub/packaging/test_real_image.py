@@ -18,12 +18,13 @@ import tarfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 import uv
 from packaging_lab import make_tar
+from requirements_gate import required_components
 
 import modules
 import protocol
@@ -116,7 +117,7 @@ def test_the_digits_image_answers(tmp_path: Path) -> None:
     try:
         image = builder.build(recipe, registry, lambda _step: None)
     except UnavailableError as error:
-        pytest.skip(f"needs a package index: {error}")
+        _missing(f"needs a package index: {error}")
     root, port = tmp_path / "root", _free_port()
     env = _unpacked(registry, image, root)
     env |= {"RIMWARD_MODULE_HOST": "127.0.0.1", "RIMWARD_MODULE_PORT": str(port)}
@@ -145,9 +146,16 @@ def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) ->
     pytest.fail("the server is not ready")
 
 
+def _missing(why: str) -> NoReturn:
+    """Skip on a laptop; where the real components are required, this belongs to them."""
+    if required_components():
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
 def _base(folder: Path, architecture: Architecture) -> BaseLayer:
     if shutil.which("apt-get") is None or "debian" not in platform.freedesktop_os_release()["ID"]:
-        pytest.skip("needs apt-get on Debian")
+        _missing("needs apt-get on Debian")
     clock = SystemClock()
     budget = Budget(clock, clock.monotonic() + 90, threading.Event())
     return DebianBases(folder).obtain(architecture, budget, lambda _step: None)
